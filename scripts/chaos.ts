@@ -2,7 +2,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DUTIES } from '../test/kit/chaos/actors.ts';
-import { LIMIT_S, runChaos } from '../test/kit/chaos/run.ts';
+import { runChaos } from '../test/kit/chaos/run.ts';
 
 // Three replicas on PostgreSQL, and faults around them: `npm run chaos [-- minutes=15] [seed=N] [only=PART,PART]`.
 // Prints how long each promise was not kept after each fault, and everything that went wrong; then it exits with 1.
@@ -10,6 +10,7 @@ const words = process.argv.slice(2);
 const given = (name: string) => words.find((w) => w.startsWith(`${name}=`))?.slice(name.length + 1);
 const seed = Number(given('seed') ?? Date.now() % 1_000_000);
 const minutes = Number(given('minutes') ?? 15);
+const LIMIT_S = 30;
 const directory = mkdtempSync(join(tmpdir(), 'countersign-chaos-'));
 const begun = performance.now();
 const say = (line: string) =>
@@ -17,7 +18,7 @@ const say = (line: string) =>
 say(`seed ${seed}; logs are left in ${directory}`);
 const only = given('only')?.split(',');
 const { rows, problems, counts } = await runChaos({
-  ...{ directory, minutes, seed, say },
+  ...{ directory, minutes, seed, say, limit: LIMIT_S },
   ...(only === undefined ? {} : { only }),
 });
 const width = Math.max(...rows.map((r) => r.fault.length));

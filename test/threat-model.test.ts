@@ -37,6 +37,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'serve/signing-lease.ts': 'asks where the data directory lies',
   'config/version.ts': 'reads our own package.json',
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
+  'ledger/archive-ledger.ts': 'the store in the data directory, and an archive that archive-file.ts has written',
   'ledger/open-sequencer.ts': 'names of ours in the data directory',
   'ledger/program-source.ts': 'reads our own checker',
   'ledger/data-access.ts': 'owners and modes of files of ours in the data directory',
@@ -49,7 +50,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'ledger/replica-key.ts': 'a key of ours in the data directory',
   'ledger/sequencer.ts': 'names of ours in the data directory',
   'ledger/shared-sequencer.ts': 'names of ours in the data directory',
-  'ledger/disk-reserve.ts': 'a file of ours in the data directory, whose content is not read',
+  'ledger/disk-reserve.ts': 'a file of ours beside the write-ahead file, with a note that we wrote',
   'ledger/write-ahead.ts': 'a file of ours in the data directory, with lines that we wrote',
   'model/address.ts':
     'these are the parsers; the URL is made to compare what was parsed, and the pattern is a constant',

@@ -165,6 +165,9 @@ function addLedger(program: Parent, { io, settings, run }: Adding): void {
   ledgers
     .ledgerAuditCommand(ledger)
     .action(run(async (files, options) => (await import('./ledger-audit.ts')).ledgerAudit(files, options, io)));
+  ledgers
+    .ledgerArchiveCommand(ledger)
+    .action(run(async (options) => (await import('./ledger-archive.ts')).ledgerArchive(options, io)));
   ledgers.rotateKeyCommand(ledger).action(run(async (options) => (await keysFile()).ledgerRotateKey(options, io)));
   ledgers.newEpochCommand(ledger).action(run(async (options) => (await keysFile()).ledgerNewEpoch(options, io)));
   ledgers.ledgerSchemaCommand(ledger).action(run(async (options) => (await keysFile()).ledgerSchema(options, io)));

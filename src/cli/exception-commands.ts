@@ -1,5 +1,6 @@
 import { Option } from '@commander-js/extra-typings';
 import {
+  archive,
   data,
   environment,
   ledgerKey,
@@ -25,6 +26,7 @@ export function exceptionListCommand(exception: Parent) {
     .command('list')
     .description('list the open exceptions, as a report would now')
     .addOption(data())
+    .addOption(archive())
     .addOption(from())
     .addOption(to())
     .option('--all', 'include exceptions that were settled or prevented', false)
@@ -46,6 +48,7 @@ export function exceptionExplainCommand(exception: Parent) {
     .description('show everything that is known about an exception')
     .argument('<id>', 'the id in the list')
     .addOption(data())
+    .addOption(archive())
     .addOption(from())
     .addOption(to())
     .addOption(output('text', 'json'))
@@ -60,6 +63,7 @@ export function exceptionAssignCommand(exception: Parent) {
     .requiredOption('--to <name>', 'the person who takes care of it')
     .addOption(reason())
     .addOption(data())
+    .addOption(archive())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())
     .addOption(ledgerKeyCommand())
@@ -80,6 +84,7 @@ export function exceptionSettleCommand(exception: Parent) {
     .description('record the outcome of an exception; every report names who settled it')
     .argument('<id>', 'the id in the list')
     .addOption(data())
+    .addOption(archive())
     .addOption(from())
     .addOption(to())
     .addOption(

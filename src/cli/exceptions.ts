@@ -14,7 +14,7 @@ import type {
 import { localUser, recordWithoutService } from './operate.ts';
 import { type DefinitionOptions, defined, periodOf } from './report-definition.ts';
 
-type Where = { data: string; from?: string; to?: string; output: 'text' | 'json' };
+type Where = { data: string; archive?: string | undefined; from?: string; to?: string; output: 'text' | 'json' };
 
 /**
  * Implements `countersign exception list`: the register as a report would have it now. Exit code 0 if nothing is open,
@@ -46,7 +46,7 @@ export function exceptionExplain(id: string, options: ExceptionExplainOptions, i
   const model = register(options);
   const found = named(model, id);
   const change = model.changes.of([found.change])[0];
-  const entry = entryAt(options.data, found.entry);
+  const entry = entryAt(options, found.entry);
   if (options.output === 'json') {
     io.out(`${JSON.stringify({ ...found, change: change ?? null, ledger: entry }, null, 2)}\n`);
     return EXIT.yes;
@@ -79,7 +79,7 @@ export async function exceptionAssign(id: string, options: ExceptionAssignOption
   const { reason, to: owner, data } = options;
   if (reason.trim() === '' || owner.trim() === '')
     throw new CountersignError('usage', 'an owner and a reason are needed');
-  const found = named(register({ data, output: options.output }), id);
+  const found = named(register({ data, archive: options.archive, output: options.output }), id);
   if (found.disposition === 'prevented')
     throw new CountersignError(
       'usage',
@@ -139,7 +139,7 @@ const PLAIN: DefinitionOptions = {
 };
 
 function register(options: Where): ReportModel {
-  const reader = readLedger(options.data);
+  const reader = readLedger(options.data, options.archive);
   try {
     const origin = readVerifiers(join(options.data, LEDGER_FILES.verifier))[0]?.name ?? '';
     return buildReport(
@@ -151,8 +151,12 @@ function register(options: Where): ReportModel {
 }
 
 /** Returns open exceptions that name a text: as their actor, or in their entry. */
-export function openExceptionsOf(texts: readonly string[], reader: LedgerReader, data: string): readonly string[] {
-  const { exceptions } = register({ data, output: 'json' });
+export function openExceptionsOf(
+  texts: readonly string[],
+  reader: LedgerReader,
+  { data, archive }: Pick<Where, 'data' | 'archive'>,
+): readonly string[] {
+  const { exceptions } = register({ data, archive, output: 'json' });
   const isNamed = ({ actor, entry }: ExceptionRecord) =>
     texts.some((text) => {
       const behind = reader.search({ from: entry, to: entry + 1, holds: [{ text, as: 'value' }] });
@@ -161,8 +165,8 @@ export function openExceptionsOf(texts: readonly string[], reader: LedgerReader,
   return exceptions.filter((e) => e.disposition === 'open' && isNamed(e)).map((e) => e.id);
 }
 
-function entryAt(data: string, index: number): Entry | undefined {
-  const reader = readLedger(data);
+function entryAt({ data, archive }: Pick<Where, 'data' | 'archive'>, index: number): Entry | undefined {
+  const reader = readLedger(data, archive);
   try {
     return reader.entry(index)?.entry;
   } finally {

@@ -37,6 +37,9 @@ export const applier = () =>
     'the ServiceAccount countersign/countersign',
   );
 
+export const archive = () =>
+  new Option('--archive <dir>', 'where archived entries are (default: where the ledger says they were put)');
+
 export const kubeconfig = () =>
   new Option('--kubeconfig <file>', 'the kubeconfig for environments that name none (default: KUBECONFIG)');
 

@@ -1,5 +1,6 @@
 import {
   applier,
+  archive,
   config,
   data,
   ledgerData,
@@ -19,6 +20,7 @@ export type LedgerProveOptions = OptionsOf<typeof ledgerProveCommand>;
 export type LedgerExportOptions = OptionsOf<typeof ledgerExportCommand>;
 export type LedgerImportOptions = OptionsOf<typeof ledgerImportCommand>;
 export type LedgerAuditOptions = OptionsOf<typeof ledgerAuditCommand>;
+export type LedgerArchiveOptions = OptionsOf<typeof ledgerArchiveCommand>;
 export type RotateKeyOptions = OptionsOf<typeof rotateKeyCommand>;
 export type NewEpochOptions = OptionsOf<typeof newEpochCommand>;
 export type ForgetOptions = OptionsOf<typeof forgetCommand>;
@@ -28,6 +30,7 @@ export function ledgerVerifyCommand(ledger: Parent) {
     .command('verify')
     .description('check every entry, tile and checkpoint, and the file that holds them')
     .addOption(ledgerData())
+    .addOption(archive())
     .option('--key <file>', 'the public key of the ledger (default: beside it)')
     .option('--checkpoint <file...>', 'checkpoints kept elsewhere, which the ledger must extend', [])
     .option('--against <place...>', 'another copy (directory, ledger file or checkpoint) to compare with', [])
@@ -40,6 +43,7 @@ export function ledgerVerifyCommand(ledger: Parent) {
 Examples:
   countersign ledger verify --data /var/lib/countersign
   countersign ledger verify --from 90000 --to 91000
+  countersign ledger verify --archive /mnt/archive
   countersign ledger verify --data copy/ledger.db --key ledger.pub \\
     --checkpoint last-month.txt
 
@@ -56,6 +60,7 @@ export function ledgerShowCommand(ledger: Parent) {
     .description('show one entry, or the entries that match')
     .argument('[index]', 'one entry')
     .addOption(ledgerData())
+    .addOption(archive())
     .option('--type <type...>', 'types such as `apply.intent`, or families such as `apply`')
     .option('--environment <name>', 'about one environment')
     .option('--since <time>', 'from this time on, UTC')
@@ -84,6 +89,7 @@ export function ledgerProveCommand(ledger: Parent) {
     .description('write or check a receipt for an entry, or prove that the ledger extends a checkpoint')
     .argument('[index]', 'the entry')
     .addOption(ledgerData())
+    .addOption(archive())
     .option('--out <dir>', 'the directory for entry and receipt', '.')
     .option('--since <file>', 'an older checkpoint: prove that nothing before it changed')
     .option('--check <file>', 'a receipt to check; needs --key, but no ledger')
@@ -106,6 +112,7 @@ export function ledgerExportCommand(ledger: Parent) {
     .description('write the whole ledger as files, with a checker that needs only Node')
     .argument('<dir>', 'an empty or new directory')
     .addOption(ledgerData())
+    .addOption(archive())
     .option('--receipt <index...>', 'entries to include with their proofs')
     .option('--no-names', 'leave out the names behind commitments; every proof still holds')
     .addOption(output('text', 'json'))
@@ -151,6 +158,34 @@ export function ledgerAuditCommand(ledger: Parent) {
     .addOption(ledgerKeyPublic())
     .addOption(output('text', 'jsonl'))
     .addHelpText('after', '\nExample:\n  countersign ledger audit /var/log/kubernetes/audit.log --config countersign');
+}
+
+export function ledgerArchiveCommand(ledger: Parent) {
+  return ledger
+    .command('archive')
+    .description('move old records of machinery, refusals and heartbeats to a file elsewhere, still proven')
+    .requiredOption('--before <time>', 'entries older than this, UTC; at least 30 days ago')
+    .requiredOption('--to <dir>', 'the directory for the file, such as a mount of cheap storage')
+    .addOption(data())
+    .addOption(ledgerUrl())
+    .addOption(ledgerKey())
+    .addOption(ledgerKeyCommand())
+    .addOption(ledgerKeyPublic())
+    .addOption(output('text', 'json'))
+    .addHelpText(
+      'after',
+      `
+Example:
+  countersign ledger archive --before 2026-01-01 --to /mnt/archive \\
+    --data /var/lib/countersign
+
+It moves entries of the types admission.allowed, admission.proven,
+admission.denied (of enforce) and heartbeat, and evidence that only they name.
+Verdicts, applies, exceptions, names, leaf hashes and checkpoints stay. Nothing
+is removed before the file is read back and proven; an interrupted run is
+finished by the same command. A running service does it itself, while requests
+wait. Keep a copy of the file: reports of that time need it.`,
+    );
 }
 
 export function rotateKeyCommand(ledger: Parent) {
@@ -215,6 +250,7 @@ export function forgetCommand(ledger: Parent) {
     .argument('<text>', 'a name or address; every stored text that contains it is erased')
     .requiredOption('--reason <text>', 'why; it is recorded, so it must not name the person')
     .addOption(data())
+    .addOption(archive())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())
     .addOption(ledgerKeyCommand())
@@ -229,7 +265,8 @@ export function forgetCommand(ledger: Parent) {
       'after',
       `
 The reason and the time are recorded, the text is not. If exceptions that name
-the person are open, a second person signs first.
+the person are open, a second person signs first. Archives hold no names; they
+are only read, to find such exceptions.
 
 Examples:
   countersign ledger forget dana@example.com \\

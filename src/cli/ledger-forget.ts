@@ -45,7 +45,7 @@ export async function ledgerForget(
     throw new CountersignError('usage', `\`${plain(name)}\` is too short: it would erase more than one person`, {
       hint: `give a name or address of at least ${SHORTEST} characters`,
     });
-  const { texts, commitments, erasure } = erasureOf(name, reason, options.data);
+  const { texts, commitments, erasure } = erasureOf(name, reason, options);
   if ([name, ...texts].some((text) => reason.toLowerCase().includes(text.toLowerCase())))
     throw new CountersignError('usage', 'the reason contains the text to erase, and reasons are permanent', {
       hint: 'name a ticket instead',
@@ -90,13 +90,13 @@ function told(name: string, done: Done, options: ForgetOptions, io: Io): number 
 function erasureOf(
   name: string,
   reason: string,
-  data: string,
+  { data, archive }: Pick<ForgetOptions, 'data' | 'archive'>,
 ): { readonly texts: readonly string[]; readonly commitments: number; readonly erasure: Erasure } {
-  const reader = readLedger(data);
+  const reader = readLedger(data, archive);
   try {
     const { texts, commitments } = reader.naming(name);
     const origin = readVerifiers(join(data, LEDGER_FILES.verifier))[0]?.name ?? '';
-    const exceptions = commitments.length === 0 ? [] : openExceptionsOf(texts, reader, data);
+    const exceptions = commitments.length === 0 ? [] : openExceptionsOf(texts, reader, { data, archive });
     return {
       texts,
       commitments: commitments.length,

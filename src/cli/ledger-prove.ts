@@ -23,7 +23,7 @@ import type { LedgerExportOptions, LedgerImportOptions, LedgerProveOptions } fro
  */
 export function ledgerProve(index: string | undefined, options: LedgerProveOptions, io: Io): number {
   if (options.check !== undefined) return check(options.check, options, io);
-  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const reader = new LedgerReader(ledgerFile(options.data), options.archive).freeze();
   try {
     const newest = reader.latestCheckpoint();
     if (newest === undefined)
@@ -112,7 +112,7 @@ function attempt<T>(make: () => T, message: string): T {
 
 /** Implements `countersign ledger export DIR`: writes the whole ledger as files that others can check. */
 export function ledgerExport(directory: string, options: LedgerExportOptions, io: Io): number {
-  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const reader = new LedgerReader(ledgerFile(options.data), options.archive).freeze();
   const progress = new Progress(io, 'entries');
   try {
     const keys = readVerifiers(join(ledgerDirectory(options.data), LEDGER_FILES.verifier));

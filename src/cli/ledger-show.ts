@@ -1,6 +1,7 @@
-import { type EntryFilter, LedgerReader, ledgerFile } from '../ledger/index.ts';
+import { type EntryFilter, LedgerReader, ledgerFile, type Unread } from '../ledger/index.ts';
 import {
   CountersignError,
+  count,
   ENTRY_TYPES,
   type Entry,
   type EntryOf,
@@ -17,15 +18,17 @@ import { showFindings } from './show-verdict.ts';
 
 /** Implements `countersign ledger show [INDEX]`: entries as recorded, filtered by their content. */
 export function ledgerShow(index: string | undefined, options: LedgerShowOptions, io: Io): number {
-  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const reader = new LedgerReader(ledgerFile(options.data), options.archive).freeze();
   try {
     const filter = filterOf(index, options);
     const wanted = readIndex(options.last, Number.MAX_SAFE_INTEGER);
     const kept: Recorded[] = [];
+    const unread = new UnreadEntries();
+    const search = () => reader.search(filter, index === undefined ? (entry) => unread.add(entry) : undefined);
     const show = (recorded: Recorded) =>
       print(recorded, { ...options, reasons: index !== undefined || options.last === '1' }, reader, io);
     if (options.output === 'json' || options.last !== undefined) {
-      for (const recorded of reader.search(filter)) {
+      for (const recorded of search()) {
         kept.push(recorded);
         if (kept.length > wanted) kept.shift();
       }
@@ -38,14 +41,14 @@ export function ledgerShow(index: string | undefined, options: LedgerShowOptions
           )}\n`,
         );
       else kept.forEach(show);
-      return found(kept.length, index, io, options);
+      return found(kept.length, index, io, options, unread);
     }
     let shown = 0;
-    for (const recorded of reader.search(filter)) {
+    for (const recorded of search()) {
       show(recorded);
       shown++;
     }
-    return found(shown, index, io, options);
+    return found(shown, index, io, options, unread);
   } finally {
     reader.close();
   }
@@ -81,10 +84,43 @@ function matches(type: string, asked: string): boolean {
   return type === asked || type.startsWith(`${asked}.`);
 }
 
-function found(shown: number, index: string | undefined, io: Io, { output }: LedgerShowOptions): number {
+function found(
+  shown: number,
+  index: string | undefined,
+  io: Io,
+  { output }: LedgerShowOptions,
+  unread: UnreadEntries,
+): number {
+  if (unread.count > 0) {
+    io.err(unread.line());
+    return EXIT.undecided;
+  }
   if (shown > 0) return EXIT.yes;
   if (output === 'text') io.err(index === undefined ? 'no entry matches\n' : `there is no entry ${index}\n`);
   return index === undefined ? EXIT.yes : EXIT.no;
+}
+
+/** Archived entries that may match and are not at hand: an answer without them is not the whole one. */
+class UnreadEntries {
+  count = 0;
+  readonly #places = new Set<string>();
+  #first = '';
+  #last = '';
+
+  add({ time, place }: Unread): void {
+    if (this.count++ === 0) this.#first = time;
+    this.#last = time;
+    this.#places.add(place);
+  }
+
+  line(): string {
+    const [first, last] = [this.#first, this.#last].map((time) => time.slice(0, 10));
+    const places = [...this.#places].map((place) => `\`${plain(place)}\``).join(', ');
+    return (
+      `not read: ${count(this.count, 'entry', 'entries')} of ${first} to ${last} that may match ` +
+      `${this.count === 1 ? 'is' : 'are'} archived in ${places}; give the directory with --archive\n`
+    );
+  }
 }
 
 function asJson({ index, entry }: Recorded, { evidence }: LedgerShowOptions, reader: LedgerReader): object {

@@ -39,7 +39,7 @@ function verifyIn(options: LedgerVerifyOptions, io: Io): number {
   const keys = readVerifiers(options.key ?? join(directory, LEDGER_FILES.verifier));
   const kept = options.checkpoint.length === 0 ? keptNotes(directory) : [];
   const trusted = [...options.checkpoint.map((path) => readText(path, 'checkpoint')), ...kept.map(({ note }) => note)];
-  const reader = new LedgerReader(ledgerFile(options.data)).freeze();
+  const reader = new LedgerReader(ledgerFile(options.data), options.archive).freeze();
   const progress = new Progress(io, 'entries');
   try {
     const { size } = reader;
@@ -88,6 +88,7 @@ function logLines({ finding, checked, size, ...result }: LedgerCheck, { from, to
     return (
       `${paint(io, 'green', 'consistent')}: ${what}, ` +
       `${count(result.checkpoints, 'checkpoint')} by ${name}\nroot ${result.root}\n` +
+      result.archived.map((part) => `${archivedLine(part)}\n`).join('') +
       result.notes.map((note) => `${paint(io, 'yellow', 'note')}: ${note}\n`).join('')
     );
   }
@@ -95,6 +96,14 @@ function logLines({ finding, checked, size, ...result }: LedgerCheck, { from, to
   const before =
     finding.index === undefined || from > 0 ? '' : `${count(finding.index, 'entry', 'entries')} before it ${state}\n`;
   return `${paint(io, 'red', finding.unreadable ? 'damaged' : 'not consistent')}: ${finding.message}\n${before}`;
+}
+
+function archivedLine({ entries, since, until, file, place, isRead }: LedgerCheck['archived'][number]): string {
+  const what = `${count(entries, 'entry', 'entries')} from ${since.slice(0, 10)} to ${until.slice(0, 10)}`;
+  const where = plain(join(place, file));
+  return isRead
+    ? `archived: ${what}, in ${where}: every byte was checked`
+    : `archived: ${what}, in ${where}, which is not at hand: their leaf hashes are proven, their content was not read`;
 }
 
 function damageLines({ damage, finding, checked, size }: LedgerCheck, isCopy: boolean, data: string, io: Io): string {

@@ -64,7 +64,8 @@ export async function policyReplay(
 function before(ledger: LedgerView, index: number): LedgerView {
   return {
     latest: (types, environment, limit = index) => ledger.latest(types, environment, Math.min(limit, index)),
-    all: (type, environment) => ledger.all(type, environment).filter((recorded) => recorded.index < index),
+    all: (type, environment, since) =>
+      ledger.all(type, environment, since).filter((recorded) => recorded.index < index),
     entry: (i) => (i < index ? ledger.entry(i) : undefined),
     evidence: (ref) => ledger.evidence(ref),
   };

@@ -1,4 +1,5 @@
 import {
+  archive,
   config,
   data,
   ledgerKey,
@@ -37,6 +38,7 @@ export function reportCommand(program: Parent) {
       .option('--sample <number>', 'how many of each stratum to draw', '25')
       .option('--failure-hours <number>', 'a rollback or emergency within this time marks a failed deployment', '24')
       .option('--review-hours <number>', 'the time within which a use of break-glass is to be reviewed', '72')
+      .addOption(archive())
       .option('--repo <dir...>', 'checkouts that hold signed commits and approvals the service no longer has')
       .option('--out <dir>', 'the directory for the files', 'countersign-report')
       .addOption(output('text', 'json'))

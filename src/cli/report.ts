@@ -11,13 +11,13 @@ import { showWait } from './show-wait.ts';
 
 /** Implements `countersign report`: writes the evidence of a period as a signed set of files around a PDF. */
 export async function report(options: ReportOptions, settings: ProcessSettings, io: Io): Promise<number> {
-  const { data, out } = options;
+  const { data, out, archive } = options;
   const [period, definition] = [periodOf(options), defined(options)];
   const git = gitProgram(settings);
   const repositories = await Promise.all(
     (options.repo ?? []).map((directory) => new UserRepository(directory, git?.file).gitDirectory()),
   );
-  const work = makeReport({ data, out, ...period, definition, git, repositories });
+  const work = makeReport({ data, archive, out, ...period, definition, git, repositories });
   const made = await showWait(io, `the report of ${period.from} to ${period.to}`, work);
   const { id, summary, manifest, checkpoint } = made;
   const { sample } = definition;

@@ -78,17 +78,31 @@ export class Lease {
       return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
     this.#allowed(found, 'read');
     const lease = leaseIn(found);
-    const { resourceVersion: version } = lease.metadata;
-    const holder = lease.spec.holderIdentity ?? '';
+    const unchangedMs = this.#notice(lease);
+    const runOut = unchangedMs > (lease.spec.leaseDurationSeconds ?? 0) * 1000;
+    if (this.#holder !== '' && this.#holder !== this.#identity && !runOut && !isGone(this.#holder)) return false;
+    return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
+  }
+
+  /**
+   * Reads the lease without taking it: a replica that may not run anything yet knows then how long the holder was
+   * silent. Never throws.
+   */
+  async look(): Promise<void> {
+    const found = await this.#server.request('GET', this.#path).catch(() => undefined);
+    if (found?.status === 200) this.#notice(leaseIn(found));
+  }
+
+  // Returns how long the lease has been unchanged, in milliseconds.
+  #notice({ metadata: { resourceVersion: version }, spec }: LeaseObject): number {
+    const holder = spec.holderIdentity ?? '';
     if (this.#seen?.version !== version) {
       this.#renewals = this.#seen !== undefined && holder === this.#holder && holder !== '' ? this.#renewals + 1 : 0;
       this.#seen = { version, at: performance.now() };
     }
     this.#holder = holder;
-    this.#since = lease.spec.acquireTime ?? '';
-    const runOut = performance.now() - this.#seen.at > (lease.spec.leaseDurationSeconds ?? 0) * 1000;
-    if (this.#holder !== '' && this.#holder !== this.#identity && !runOut && !isGone(this.#holder)) return false;
-    return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
+    this.#since = spec.acquireTime ?? '';
+    return performance.now() - this.#seen.at;
   }
 
   /** Releases the lease, so that another replica need not wait until it expires. */

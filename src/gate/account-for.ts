@@ -201,7 +201,9 @@ function since<T extends 'breakglass.used' | 'admission.denied' | 'admission.war
   moment: number,
 ): Recorded<EntryOf<T>>[] {
   const found: Recorded<EntryOf<T>>[] = [];
-  for (let at = ledger.latest(types, environment); at !== undefined; at = ledger.latest(types, environment, at.index)) {
+  const first = Number.isFinite(moment) ? new Date(moment - SLACK_MS).toISOString() : '';
+  const next = (before?: number) => ledger.latest(types, environment, before, first);
+  for (let at = next(); at !== undefined; at = next(at.index)) {
     if (Date.parse((at as Recorded).entry.time) < moment - SLACK_MS) break;
     found.push(at);
   }

@@ -28,6 +28,8 @@ export type AdmissionDecision = {
   readonly notes: Readonly<Record<string, string>>;
   /** The same request may be allowed shortly. */
   readonly retry?: true;
+  /** The use of break-glass that was recorded for this very answer. */
+  readonly use?: string;
 };
 
 /** Tests whether a user is in a list of identities, written as `user:NAME` or `group:NAME`. */

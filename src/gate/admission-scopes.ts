@@ -18,8 +18,8 @@ export type Door = {
   /** Whether undecidable requests are refused. */
   readonly enforces: boolean;
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
-  /** Told when a request was refused before `decide` answered, and it then allowed the request. */
-  readonly refused: (request: AdmissionRequest) => void;
+  /** Told when nobody heard in time that a request was allowed: it was refused. */
+  readonly refused: (request: AdmissionRequest, decision: AdmissionDecision) => void;
 };
 
 /** All environments of a service; finds the one for a request. */
@@ -51,7 +51,9 @@ export class AdmissionScopes {
         environment: metadata.name,
         enforces: spec.admission.mode === 'enforce',
         decide: (r) => admit(r, governing),
-        refused: (r) => void governing.breakGlass.refuse(r).catch(() => {}),
+        refused: (r, { use }) => {
+          if (use !== undefined) void governing.breakGlass.refuse(r, use).catch(() => {});
+        },
       };
     }
     const ruling = namespace === '' ? undefined : this.#byRules.find((r) => r.matches(namespace))?.scope;

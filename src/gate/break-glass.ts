@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { templateDigest } from '../machinery/index.ts';
 import {
   ANNOTATION,
@@ -8,7 +9,6 @@ import {
   type Environment,
   messageOf,
   parseDuration,
-  Recent,
   type Recorded,
   refKey,
   refText,
@@ -70,8 +70,6 @@ export class BreakGlass {
   // Grants and closures not yet on the ledger; they are in the write-ahead file.
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
   #approvedBeside: readonly Approval[] = [];
-  // Requests whose use was recorded, by uid.
-  readonly #recorded = new Recent<true>(1000);
   readonly #live: LiveGrants;
   // What each Namespace said when it was last read, and when that was.
   readonly #seen = new Map<string, Seen>();
@@ -359,6 +357,7 @@ export class BreakGlass {
   }
 
   async #use(request: AdmissionRequest, { reason, until }: Grant): Promise<AdmissionDecision> {
+    const use = randomBytes(16).toString('hex');
     if (!request.dryRun) {
       const { object, subresource } = request;
       const whole = subresource === '' ? object : undefined;
@@ -375,6 +374,7 @@ export class BreakGlass {
           until,
           groups: [...request.groups].slice(0, 50),
           uid: request.uid,
+          use,
           ...(request.subresource === '' ? {} : { subresource: request.subresource }),
           ...(template === undefined ? {} : { template }),
           ...(whole === undefined ? {} : { content: contentDigest(whole) }),
@@ -382,7 +382,6 @@ export class BreakGlass {
         },
         [],
       );
-      this.#recorded.set(request.uid, true);
       if (recorded === undefined && template !== undefined)
         this.#made = [...this.#made, { object: refKey(request.ref), template, until }].slice(-100);
       this.#say(
@@ -391,16 +390,16 @@ export class BreakGlass {
           `${refText(request.ref)}${request.subresource === '' ? '' : `/${request.subresource}`}: ${reason}`,
       );
     }
-    return letThrough(
+    const decision = letThrough(
       `countersign: break-glass is recorded and will be in every report; Git takes over again at ${until}`,
     );
+    return request.dryRun ? decision : { ...decision, use };
   }
 
-  /** Records that a request was refused although its use is on record, because the answer came too late. */
-  async refuse({ uid, ref }: Pick<AdmissionRequest, 'uid' | 'ref' | 'groups'>): Promise<void> {
-    if (this.#recorded.get(uid) !== true) return;
+  /** Records that a request was refused although its use is on record, because nobody heard the answer in time. */
+  async refuse({ uid, ref }: Pick<AdmissionRequest, 'uid' | 'ref'>, use: string): Promise<void> {
     const environment = this.#environment.metadata.name;
-    await this.#ledger.recordSurely({ type: 'breakglass.refused', environment, uid, object: ref }, []);
+    await this.#ledger.recordSurely({ type: 'breakglass.refused', environment, uid, use, object: ref }, []);
     this.#made = this.#made.filter((u) => u.object !== refKey(ref));
   }
 

@@ -4,8 +4,8 @@ import type { LedgerView } from './ports.ts';
 export function viewOf(read: LedgerView): LedgerView {
   return {
     evidence: (ref) => read.evidence(ref),
-    latest: (types, environment, before) => read.latest(types, environment, before),
-    all: (type, environment) => read.all(type, environment),
+    latest: (types, environment, before, since) => read.latest(types, environment, before, since),
+    all: (type, environment, since) => read.all(type, environment, since),
     entry: (index) => read.entry(index),
   };
 }

@@ -117,8 +117,10 @@ export interface LedgerView {
     types: readonly T[],
     environment: string,
     before?: number,
+    /** Older entries are not looked for. */
+    since?: string,
   ): Recorded<EntryOf<T>> | undefined;
-  all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[];
+  all<T extends EntryType>(type: T, environment: string, since?: string): Recorded<EntryOf<T>>[];
   entry(index: number): Recorded | undefined;
   evidence(ref: EvidenceRef): unknown;
   /** Number of entries recorded by this process; undefined if not counted. */

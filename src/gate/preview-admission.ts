@@ -38,8 +38,8 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
     example: ref.name,
   });
   for (const { entry } of [
-    ...ledger.all('admission.denied', environment),
-    ...ledger.all('admission.warned', environment),
+    ...ledger.all('admission.denied', environment, since),
+    ...ledger.all('admission.warned', environment, since),
   ].filter(isSince)) {
     if (entry.type === 'admission.denied' && entry.mode === 'enforce') continue;
     const { user, operation, object, subresource, reason, repeated } = entry;
@@ -53,7 +53,7 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
       ...ofRef(entry.object, entry.subresource),
       reason: entry.reason,
     });
-  for (const { entry } of ledger.all('admission.allowed', environment).filter(isSince)) {
+  for (const { entry } of ledger.all('admission.allowed', environment, since).filter(isSince)) {
     for (const r of ledger.evidence(entry.evidence) as readonly AdmittedRequest[])
       if (r.as !== 'intent')
         seen.push({
@@ -64,7 +64,7 @@ export function previewFromLedger(ledger: LedgerView, environment: string, since
           reason: r.as,
         });
   }
-  for (const { entry } of ledger.all('admission.proven', environment).filter(isSince))
+  for (const { entry } of ledger.all('admission.proven', environment, since).filter(isSince))
     for (const p of ledger.evidence(entry.evidence) as readonly ProvenWrites[])
       seen.push({
         outcome: 'let through',

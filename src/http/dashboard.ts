@@ -37,6 +37,8 @@ export type DashboardView = {
     readonly revision: string;
     readonly violations: number;
   }[];
+  /** Why older refusals are not shown, if there are some. */
+  readonly refusedBefore?: string;
   /** The latest requests that were refused, or would have been, newest first. */
   readonly refused: readonly {
     readonly entry: number;
@@ -102,7 +104,7 @@ export function createDashboard({ view, hosts }: DashboardParts): Express {
 }
 
 /** Returns the page as HTML. */
-export function dashboardPage({ at, ledger, environments, changes, refused }: DashboardView): string {
+export function dashboardPage({ at, ledger, environments, changes, refused, refusedBefore }: DashboardView): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -154,7 +156,7 @@ ${table(
     escapeHtml(r.reason),
   ]),
   'No request has been refused yet.',
-)}</section>
+)}${refusedBefore === undefined ? '' : `<p>Older ones: ${escapeHtml(refusedBefore)}</p>`}</section>
 </main>
 </body>
 </html>

@@ -42,8 +42,8 @@ export type ExportOptions = {
 
 /**
  * Writes a whole ledger as files: C2SP tiles and entries, the newest checkpoint and the earlier ones kept, evidence,
- * names, receipts, and a single-file checker. Throws `usage` if the directory is not empty, and `ledger-unusable` if no
- * checkpoint has been signed yet.
+ * names, receipts, and a single-file checker. Throws `usage` if the directory is not empty, `entry-archived` if content
+ * is in an archive that is not at hand, and `ledger-unusable` if no checkpoint has been signed yet.
  */
 export function exportLedger(
   reader: LedgerReader,
@@ -52,6 +52,7 @@ export function exportLedger(
   options: ExportOptions = {},
 ): { readonly entries: number } {
   refuseFilled(directory);
+  reader.requireArchives();
   const notes = reader.checkpoints();
   const newest = notes.at(-1);
   if (newest === undefined)

@@ -5,6 +5,15 @@
  */
 export { type Anchor, AnchorKeeper } from './anchors.ts';
 export {
+  type ArchiveMade,
+  type ArchiveRequest,
+  checkArchive,
+  moveToArchive,
+  prepareArchive,
+  sharedInstead,
+} from './archive-ledger.ts';
+export type { Unread } from './archives.ts';
+export {
   type Instance as LedgerInstance,
   newInstance,
   openCheckpoint,
@@ -13,12 +22,14 @@ export {
 export { type Comparison, compareWith } from './compare.ts';
 export { parseWitness } from './cosignature.ts';
 export { ownerOf } from './data-access.ts';
+export { isDiskShort } from './disk-reserve.ts';
+export type { EntryFilter } from './entry-filter.ts';
 export { evidenceRef } from './evidence.ts';
 export { exportLedger, importLedger } from './export-ledger.ts';
 export { type Forgotten, forgetOn } from './forget.ts';
 export { Ledger, ledgerFile, openLedger } from './ledger.ts';
 export { LEDGER_FILES } from './ledger-files.ts';
-export { type EntryFilter, LedgerReader } from './ledger-reader.ts';
+export { LedgerReader } from './ledger-reader.ts';
 export { CompactRange, leafHash } from './merkle.ts';
 export {
   createKey,

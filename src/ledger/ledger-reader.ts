@@ -9,45 +9,34 @@ import {
   type Recorded,
   sha256,
 } from '../model/index.ts';
+import { readStub } from './archived-entries.ts';
+import { type ArchivedRow, Archives, type Unread } from './archives.ts';
+import { conditionOf, type EntryFilter } from './entry-filter.ts';
 import type { ReadNode } from './merkle.ts';
 import { COPY } from './sqlite-store.ts';
 import { isNamedIn, isOpened, type StoredEntry, type Subject } from './store.ts';
 import { damageIn, lostStore, storeTrouble } from './store-trouble.ts';
 import { nodeReader } from './tiles.ts';
 
-/** Filter for entries. All given conditions must hold. */
-export type EntryFilter = {
-  readonly types?: readonly string[];
-  readonly environment?: string;
-  /** Start (inclusive) and end (exclusive) of the period; ISO 8601. */
-  readonly since?: string;
-  readonly until?: string;
-  /** Texts the entry must contain: as a whole value, as the beginning of one, or as the field `name`. */
-  readonly holds?: readonly { readonly text: string; readonly as: 'value' | 'prefix' | 'name' }[];
-  readonly from?: number;
-  readonly to?: number;
-};
-
 const PAGE = 500;
 const CACHE_KIB = 16 * 1024; // evidence is stored in hash order, but read in a different order
 const BUSY_MS = 5000; // a service that opens or closes the ledger has exclusive access for a moment
 
-// Returns the text as it appears in canonical JSON.
-function pattern(text: string, as: 'value' | 'prefix' | 'name'): string {
-  const quoted = JSON.stringify(text);
-  if (as === 'prefix') return quoted.slice(0, -1);
-  return as === 'name' ? `"name":${quoted}` : quoted;
-}
-
-/** Reads a ledger file without writing to it. A service may append at the same time. */
+/**
+ * Reads a ledger file without writing to it. A service may append at the same time. The content of archived entries
+ * comes from their archive: in the given directory, or where the ledger says it was put. If it is at neither, reading
+ * it throws `entry-archived`.
+ */
 export class LedgerReader {
   readonly #db: DatabaseSync;
   readonly #file: string;
   readonly #statements = new Map<string, StatementSync>();
   readonly #evidence: StatementSync;
+  readonly #archive: string | undefined;
+  #archives: Archives | undefined;
   #nodes: { readonly size: number; readonly read: ReadNode } | undefined;
 
-  constructor(file: string) {
+  constructor(file: string, archive?: string) {
     const lost = lostStore(file);
     if (lost !== undefined) throw lost;
     if (!existsSync(file))
@@ -55,6 +44,7 @@ export class LedgerReader {
         hint: 'name the service’s data directory with --data',
       });
     this.#file = file;
+    this.#archive = archive;
     this.#db = this.#try(() => new DatabaseSync(file, { readOnly: true, timeout: BUSY_MS }));
     this.#evidence = this.#try(() => this.#sql('SELECT bytes FROM evidence WHERE sha256 = ?'));
     this.#evidence.setReturnArrays(true);
@@ -64,8 +54,16 @@ export class LedgerReader {
     return this.#try(() => Number(this.#sql('SELECT coalesce(max(seq) + 1, 0) AS n FROM entry').get()?.['n'] ?? 0));
   }
 
-  /** Yields the stored entries from one index to before another, oldest first, a page at a time. */
+  /** Yields the entries from one index to before another, oldest first, a page at a time. */
   *stored(from = 0, to = Number.MAX_SAFE_INTEGER): Generator<StoredEntry> {
+    for (const row of this.rows(from, to)) {
+      const stub = readStub(row.body);
+      yield stub === undefined ? row : { ...row, body: this.archives().content(row.index, stub) };
+    }
+  }
+
+  /** Yields the rows of the store as they are: the body of an archived entry is what stands in its place. */
+  *rows(from = 0, to = Number.MAX_SAFE_INTEGER): Generator<StoredEntry> {
     const page = this.#try(() =>
       this.#sql(
         'SELECT seq, leaf, body, type, environment FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT 500',
@@ -80,25 +78,29 @@ export class LedgerReader {
     }
   }
 
-  /** Yields the entries that match a filter, oldest first. Names replace the commitments to them. */
-  *search(filter: EntryFilter): Generator<Recorded> {
-    const { types = [], environment, holds = [], since, until } = filter;
-    const named = holds.map(({ text, as }) => [pattern(text, as), ...this.#commitmentsTo(text)]);
-    const wanted = [
-      'seq >= ? AND seq < ?',
-      ...(types.length === 0 ? [] : [`type IN (${types.map(() => '?').join(', ')})`]),
-      ...(environment === undefined ? [] : ['environment = ?']),
-      ...named.map((any) => `(${any.map(() => 'instr(body, ?)').join(' OR ')})`),
-    ];
-    const values = [...types, ...(environment === undefined ? [] : [environment]), ...named.flat()];
-    const sql = `SELECT seq, body FROM entry WHERE ${wanted.join(' AND ')} ORDER BY seq LIMIT ${PAGE}`;
+  /**
+   * Yields the entries that match a filter, oldest first. Names replace the commitments to them. `unread` is given
+   * every archived entry that may match and is not at hand; without it, such an entry throws `entry-archived`.
+   */
+  *search(filter: EntryFilter, unread?: (entry: Unread) => void): Generator<Recorded> {
+    const { since, until } = filter;
+    const { sql, values, holdsIn } = conditionOf(filter, (text) => this.#commitmentsTo(text));
+    const select = `SELECT seq, body FROM entry WHERE ${sql} ORDER BY seq LIMIT ${PAGE}`;
     const end =
       until === undefined
         ? (filter.to ?? Number.MAX_SAFE_INTEGER)
         : Math.min(this.firstAt(until), filter.to ?? Number.MAX_SAFE_INTEGER);
     for (let at = Math.max(filter.from ?? 0, since === undefined ? 0 : this.firstAt(since)); ; ) {
-      const rows = this.#try(() => this.#sql(sql).all(at, end, ...values));
-      for (const row of rows) yield this.#recorded(row);
+      const rows = this.#try(() => this.#sql(select).all(at, end, ...values));
+      for (const row of rows) {
+        const [index, stub] = [Number(row['seq']), readStub(String(row['body']))];
+        if (stub === undefined) yield this.#recorded(row);
+        else if (unread !== undefined && !this.archives().hasAtHand(stub)) unread(this.archives().unread(index, stub));
+        else {
+          const body = this.archives().content(index, stub);
+          if (holdsIn(body)) yield this.#recorded({ seq: index, body });
+        }
+      }
       if (rows.length < PAGE) return;
       at = Number(rows.at(-1)?.['seq']) + 1;
     }
@@ -112,30 +114,36 @@ export class LedgerReader {
     let [low, high] = [0, this.size];
     while (low < high) {
       const middle = Math.floor((low + high) / 2);
-      if ((this.entry(middle)?.entry.time ?? '') < time) low = middle + 1;
+      if (this.#timeOf(middle) < time) low = middle + 1;
       else high = middle;
     }
     return low;
   }
 
-  /** Returns the newest entry of a type (and of one environment, if given) that is older than `before`. */
+  /**
+   * Returns the newest entry of a type (and of one environment, if given) that is older than `before`, unless it is
+   * older than the time `since`.
+   */
   latest<T extends EntryType>(
     types: readonly T[],
     environment: string,
     before = Number.MAX_SAFE_INTEGER,
+    since = '',
   ): Recorded<EntryOf<T>> | undefined {
     const marks = types.map(() => '?').join(', ');
     const sql =
       `SELECT seq, body FROM entry WHERE type IN (${marks}) ` +
       'AND environment = ? AND seq < ? ORDER BY seq DESC LIMIT 1';
     const row = this.#try(() => this.#sql(sql).get(...types, environment, before));
-    return row === undefined ? undefined : (this.#recorded(row) as Recorded<EntryOf<T>>);
+    if (row === undefined || (since !== '' && timeIn(String(row['body'])) < since)) return undefined;
+    return this.#recorded(row) as Recorded<EntryOf<T>>;
   }
 
-  /** Returns every entry of one type in one environment, oldest first. */
-  all<T extends EntryType>(type: T, environment: string): Recorded<EntryOf<T>>[] {
-    const sql = 'SELECT seq, body FROM entry WHERE type = ? AND environment = ? ORDER BY seq';
-    return this.#try(() => this.#sql(sql).all(type, environment)).map(
+  /** Returns every entry of one type in one environment, oldest first; with `since`, from that time on. */
+  all<T extends EntryType>(type: T, environment: string, since?: string): Recorded<EntryOf<T>>[] {
+    const sql = 'SELECT seq, body FROM entry WHERE type = ? AND environment = ? AND seq >= ? ORDER BY seq';
+    const first = since === undefined ? 0 : this.firstAt(since);
+    return this.#try(() => this.#sql(sql).all(type, environment, first)).map(
       (row) => this.#recorded(row) as Recorded<EntryOf<T>>,
     );
   }
@@ -144,6 +152,34 @@ export class LedgerReader {
   entry(index: number): Recorded | undefined {
     const row = this.#try(() => this.#sql('SELECT seq, body FROM entry WHERE seq = ?').get(index));
     return row === undefined ? undefined : this.#recorded(row);
+  }
+
+  /** Throws `entry-archived` unless the content of every archived entry is at hand. */
+  requireArchives(): void {
+    for (const { body } of this.segmentRows()) this.entry((JSON.parse(body) as EntryOf<'segment.archived'>).first);
+  }
+
+  /** Returns the rows that say what was archived, also from a store with a damaged index. */
+  segmentRows(): readonly Pick<StoredEntry, 'index' | 'leaf' | 'body'>[] {
+    const sql = "SELECT seq, leaf, body FROM entry WHERE environment = '' AND type = 'segment.archived' ORDER BY seq";
+    try {
+      return this.#try(() => this.#sql(sql).all()).map(({ seq, leaf, body }) => ({
+        index: Number(seq),
+        leaf: leaf as Uint8Array,
+        body: String(body),
+      }));
+    } catch (thrown) {
+      if (!(thrown instanceof CountersignError) || thrown.code !== 'store-damaged') throw thrown;
+      return [...this.rows()].filter(({ type }) => type === 'segment.archived');
+    }
+  }
+
+  /** Returns an entry; of an archived one only what the store has: its type, time and environment. */
+  head(index: number): Entry | undefined {
+    const [row] = this.rows(index, index + 1);
+    const stub = row === undefined ? undefined : readStub(row.body);
+    if (row === undefined || stub === undefined) return this.entry(index)?.entry;
+    return { v: 1, time: stub.time, type: row.type, environment: row.environment } as Entry;
   }
 
   /** Returns evidence as it was recorded. Throws `ledger-inconsistent` if it is missing or altered. */
@@ -162,7 +198,19 @@ export class LedgerReader {
 
   evidenceBytes(digest: string): string | undefined {
     const row = this.#try(() => this.#evidence.get(digest)) as unknown as [string] | undefined;
-    return row?.[0];
+    return row?.[0] ?? this.archives().evidence(digest);
+  }
+
+  /** Returns the files with archived entries. */
+  archives(): Archives {
+    const rowOf = (index: number) =>
+      this.#try(() => this.#sql('SELECT leaf, type FROM entry WHERE seq = ?').get(index)) as ArchivedRow;
+    this.#archives ??= new Archives(
+      this.segmentRows().map(({ index, body }) => ({ index, entry: JSON.parse(body) })),
+      this.#archive,
+      rowOf,
+    );
+    return this.#archives;
   }
 
   /** Returns every signed checkpoint, smallest first. */
@@ -241,6 +289,7 @@ export class LedgerReader {
   }
 
   close(): void {
+    this.#archives?.close();
     this.#db.close();
   }
 
@@ -251,7 +300,16 @@ export class LedgerReader {
   }
 
   #recorded(row: Record<string, unknown>): Recorded {
-    return { index: Number(row['seq']), entry: JSON.parse(this.#named(String(row['body']))) as Entry };
+    const [index, body] = [Number(row['seq']), String(row['body'])];
+    const stub = readStub(body);
+    const whole = stub === undefined ? body : this.archives().content(index, stub);
+    return { index, entry: JSON.parse(this.#named(whole)) as Entry };
+  }
+
+  #timeOf(index: number): string {
+    return timeIn(
+      String(this.#try(() => this.#sql('SELECT body FROM entry WHERE seq = ?').get(index))?.['body'] ?? ''),
+    );
   }
 
   // Puts names in place of their commitments. Erased or altered names stay commitments.
@@ -283,4 +341,9 @@ export class LedgerReader {
 
 function asSubject(row: Record<string, unknown>): Subject {
   return { commitment: String(row['commitment']), salt: row['salt'] as Uint8Array, text: String(row['text']) };
+}
+
+// The body of an archived entry is a stub with its time.
+function timeIn(body: string): string {
+  return readStub(body)?.time ?? (body === '' ? '' : (JSON.parse(body) as Entry).time);
 }

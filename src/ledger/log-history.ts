@@ -36,6 +36,17 @@ export class LogHistory {
     if (entry.type === 'replica.enrolled') this.#enrolled.set(entry.replica, entry.key);
   }
 
+  /** Returns a history that goes on by itself: entries that turn out to be unsigned are not in the original. */
+  copy(): LogHistory {
+    const copy = new LogHistory();
+    copy.#epochs.push(...this.#epochs);
+    copy.#rotations.push(...this.#rotations);
+    for (const [key, index] of this.#retired) copy.#retired.set(key, index);
+    for (const [replica, key] of this.#enrolled) copy.#enrolled.set(replica, key);
+    copy.#last = this.#last;
+    return copy;
+  }
+
   /** Returns the public key, in base64, of a replica that may hand over entries. */
   enrolled(replica: string): string | undefined {
     return this.#enrolled.get(replica);
@@ -49,9 +60,9 @@ export class LogHistory {
     return this.#epochs.at(-1)?.origin;
   }
 
-  /** Every name that the ledger had, the first one first. */
+  /** All names, the first one first. */
   get origins(): readonly string[] {
-    return this.#epochs.map((epoch) => epoch.origin);
+    return this.#epochs.map(({ origin }) => origin);
   }
 
   /** Name of the first epoch, from which later names are derived. */
@@ -89,6 +100,11 @@ export class LogHistory {
     return this.#rotations.some((r) => bytesOf(r.after) === bytesOf(verifierText(key)));
   }
 
+  /** Tests whether a key signed a checkpoint that had not been retired before. */
+  counts({ by, size }: Pick<Checkpoint, 'size'> & { readonly by: readonly Verifier[] }): boolean {
+    return by.some((key) => !((this.#retired.get(bytesOf(verifierText(key))) ?? Number.POSITIVE_INFINITY) < size));
+  }
+
   /**
    * Returns the problem with a checkpoint's name and keys, or undefined. `lost` is set if the checkpoint covers entries
    * that the ledger records as lost.
@@ -99,10 +115,7 @@ export class LogHistory {
   ): { problem?: string; lost?: true } {
     const next = this.#epochs.findIndex((e) => e.first >= checkpoint.size && e.first > 0);
     const epoch = this.#epochs[next < 0 ? this.#epochs.length - 1 : next - 1];
-    const valid = checkpoint.by.filter(
-      (key) => !((this.#retired.get(bytesOf(verifierText(key))) ?? Number.POSITIVE_INFINITY) < checkpoint.size),
-    );
-    if (valid.length === 0) return { problem: 'only a key that had been retired before signed it' };
+    if (!this.counts(checkpoint)) return { problem: 'only a key that had been retired before signed it' };
     if (epoch === undefined || checkpoint.origin === epoch.origin) return {};
     // An older name: its tree ended where the next epoch begins, or in entries that were lost then.
     const own = this.numberOf(checkpoint.origin);

@@ -50,7 +50,7 @@ export const UNAUTHENTICATED = 'unauthenticated';
 // A replica takes back a row signed for the previous term. Until then the row is not an error.
 const EARLIER_TERM_MS = 10_000;
 // These entries say under which name and key the ledger continues. Only the signing service may record them.
-const OWN_WORDS = /^(?:log|epoch|key|replica)\./;
+const OWN_WORDS = /^(?:log|epoch|key|replica|segment)\./;
 
 export type JudgeParts = {
   readonly origin: string;

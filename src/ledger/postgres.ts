@@ -3,7 +3,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import pg from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
-import { CountersignError } from '../model/index.ts';
+import { CountersignError, type EntryType } from '../model/index.ts';
 import { type DatabaseAddress, databaseAddress, tlsOptions } from './postgres-address.ts';
 import { CutOff, sqlStateOf, whatFailed } from './postgres-errors.ts';
 import { chooseServer, describeServer, type Host, type Server } from './postgres-hosts.ts';
@@ -277,6 +277,12 @@ export class PostgresTables {
   /** Returns the hash of the entry at an index, no matter who wrote it. */
   async leafAt(index: number): Promise<Uint8Array | undefined> {
     return (await this.#query('SELECT leaf FROM entry WHERE seq = $1', [index]))[0]?.['leaf'] as Buffer | undefined;
+  }
+
+  /** Returns the index of the newest entry of a type. */
+  async lastOf(type: EntryType): Promise<number | undefined> {
+    const [row] = await this.#query('SELECT seq FROM entry WHERE type = $1 ORDER BY seq DESC LIMIT 1', [type]);
+    return row === undefined ? undefined : Number(row['seq']);
   }
 
   async #count(): Promise<number> {
@@ -582,8 +588,8 @@ function inTheWay(table: 'entry' | 'tile', detail: string): CountersignError {
     {
       recover: 'retry',
       hint:
-        'someone else uses the service’s role: ' +
-        `change its password.${known} the database’s owner runs \`${remove}\``,
+        'if another replica has a copy with that entry, start that one first. Otherwise someone else uses the ' +
+        `service’s role: change its password.${known} the database’s owner runs \`${remove}\``,
     },
   );
 }

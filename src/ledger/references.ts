@@ -110,6 +110,8 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
       return optional(entry.supersedes, (i) => named('supersedes', i, 'report.issued', undefined, known));
     case 'report.delivered':
       return named('issued', entry.issued, 'report.issued', undefined, known);
+    case 'segment.archived':
+      return entry.first <= entry.last ? within('last', entry.last, known) : '`first` is later than `last`';
     case 'checkpoint.anchored':
       return entry.size <= known.size ? undefined : `\`size\` is ${entry.size}, but there are ${known.size} entries`;
     default:
@@ -195,6 +197,7 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'exception.assigned',
   'report.issued',
   'report.delivered',
+  'segment.archived',
   'checkpoint.anchored',
   'admission.allowed',
   'admission.proven',

@@ -1,7 +1,8 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { rmSync } from 'node:fs';
+import { existsSync, renameSync, rmSync } from 'node:fs';
 import { CountersignError, canonicalJson, type Entry, type EntryBody, sha256 } from '../model/index.ts';
-import { type Instance, openCheckpoint, signCheckpointAs } from './checkpoint.ts';
+import { type Instance, signCheckpointAs } from './checkpoint.ts';
+import { KnownKeys } from './known-keys.ts';
 import { LogHistory } from './log-history.ts';
 import { leafHash } from './merkle.ts';
 import type { Signer, Verifier } from './note.ts';
@@ -82,6 +83,8 @@ export class SharedSequencer {
   #copy: SqliteStore;
   #tree = new TreeWriter();
   #history = new LogHistory();
+  // Keys that entries under a signed root named.
+  #named: readonly Verifier[] = [];
   #latest: { size: number; note: string } | undefined;
   #lastTime = '';
   #keptAt = 0;
@@ -245,8 +248,12 @@ export class SharedSequencer {
   async #begin(): Promise<void> {
     const { newEpoch, verifiers, name } = this.#options;
     const had = this.#tree.size;
-    await this.#catchUp();
-    const keys = [...this.#signers, ...this.#options.signers, ...verifiers];
+    await this.#catchUp().catch(async (thrown: unknown) => {
+      const isDifferent = thrown instanceof CountersignError && thrown.code === 'ledger-inconsistent';
+      if (!isDifferent || !(await this.#hasNewerEpoch())) throw thrown;
+      await this.#beginEpoch(thrown);
+    });
+    const keys = [...this.#signers, ...this.#options.signers, ...verifiers, ...this.#keys.underAll(this.#history)];
     const anchor = newEpoch === undefined ? readAnchor(this.#options, keys) : undefined;
     if (anchor !== undefined) checkAnchor(anchor, this.#tree.size, this.#history, keys, name);
     this.found = {
@@ -271,6 +278,7 @@ export class SharedSequencer {
     if (read === undefined) return;
     this.#tree = read.tree;
     this.#history = read.history;
+    this.#named = read.history.named;
     this.#latest = read.latest;
     this.#lastTime = read.lastTime;
   }
@@ -279,6 +287,37 @@ export class SharedSequencer {
     await this.#copy.close();
     for (const end of ['', '-wal', '-shm']) rmSync(`${this.#options.copy}${end}`, { force: true });
     this.#copy = new SqliteStore(this.#options.copy, 'copy');
+  }
+
+  // Tests whether the database has an epoch that the copy has not: another replica recorded what was lost.
+  async #hasNewerEpoch(): Promise<boolean> {
+    if (this.#options.newEpoch !== undefined || !this.#tables.isConnected) return false;
+    const index = await this.#tables.lastOf('epoch.opened');
+    if (index === undefined) return false;
+    const [there, here] = [await this.#tables.leafAt(index), this.#copy.body(index)];
+    return there !== undefined && (here === undefined || !leafHash(here).equals(there));
+  }
+
+  // The copy has entries that the epoch records as lost. It is kept aside, and made again; what the copy had must be
+  // what was lost.
+  async #beginEpoch(thrown: unknown): Promise<void> {
+    const { name, copy } = this.#options;
+    const had = this.#latest;
+    this.#options.warn(
+      `a new epoch was opened on ${name}: the copy is made again, and the one before is kept as \`${copy}.before\``,
+    );
+    await this.#copy.close();
+    for (const end of ['', '-wal', '-shm']) {
+      rmSync(`${copy}.before${end}`, { force: true });
+      if (existsSync(`${copy}${end}`)) renameSync(`${copy}${end}`, `${copy}.before${end}`);
+    }
+    this.#copy = new SqliteStore(copy, 'copy');
+    [this.#tree, this.#history, this.#named, this.#latest] = [new TreeWriter(), new LogHistory(), [], undefined];
+    this.#lastTime = '';
+    await this.#catchUp();
+    const opened = had === undefined ? undefined : this.#keys.open(had.note);
+    if (opened === undefined || this.#history.origin === undefined) throw thrown;
+    checkAnchor(opened, this.#tree.size, this.#history, this.#keys.underAll(this.#history), name);
   }
 
   async #waitForBeginning(): Promise<void> {
@@ -312,7 +351,7 @@ export class SharedSequencer {
     const { newEpoch, ...options } = this.#options;
     const isOpened = this.#history.origin === options.signers[0].name;
     const words = firstWords(
-      newEpoch !== undefined && !isOpened ? this.#options : options,
+      newEpoch !== undefined && !isOpened ? this.#options : { ...options, signers: this.#signers },
       this.#tree.size,
       this.#history,
       this.#latest?.note,
@@ -658,6 +697,7 @@ export class SharedSequencer {
       const size = checkpoint?.size ?? 0;
       if (size < this.#tree.size && this.#options.newEpoch === undefined) {
         if (await this.#putBack()) continue;
+        if (await this.#hasNewerEpoch()) throw newerEpoch(name);
         // Replicas that have not seen it signed must not sign something else in its place.
         if (this.#latest !== undefined) await this.#tables.restore(this.#latest).catch(() => {});
         throw rolledBack(name, size, this.#tree.size);
@@ -667,15 +707,15 @@ export class SharedSequencer {
         throw halt(`entry ${this.#tree.size} is missing from ${name}`);
       }
       if (entries.length === 0) return;
-      const tree = this.#tree.copy();
+      const [tree, history] = [this.#tree.copy(), this.#history.copy()];
       for (const { index, body, leaf, type } of entries) {
         if (index !== tree.size) throw halt(`entry ${tree.size} is missing from ${name}`);
         if (!leafHash(body).equals(leaf)) throw halt(`entry ${index} (${type}) of ${name} was altered`);
         tree.append(leaf);
-        if (LogHistory.concerns(type)) this.#history.add(index, body);
+        if (LogHistory.concerns(type)) history.add(index, body);
       }
       const isWhole = checkpoint !== undefined && tree.size === checkpoint.size;
-      if (isWhole) this.#checkRoot(checkpoint.note, tree);
+      if (isWhole) this.#checkRoot(checkpoint.note, tree, history);
       const bodies = entries.map((e) => e.body);
       const evidence = (await this.#tables.evidence([...new Set(bodies.flatMap(evidenceIn))])).filter(
         (e) => sha256(e.bytes) === e.sha256,
@@ -689,20 +729,22 @@ export class SharedSequencer {
         tree,
         isWhole ? checkpoint.note : undefined,
       );
+      this.#history = history;
+      if (isWhole) this.#named = history.named;
       if (isWhole) return;
     }
   }
 
   #isSigned({ size, note }: { readonly size: number; readonly note: string }): boolean {
     if (note === this.#latest?.note) return size === this.#latest.size;
-    return (
-      openCheckpoint(note, [
-        ...this.#signers,
-        ...this.#options.signers,
-        ...this.#options.verifiers,
-        ...this.#history.named,
-      ])?.size === size
-    );
+    const opened = this.#keys.open(note);
+    return opened?.size === size && this.#keys.mayBeNewest(opened, this.#history);
+  }
+
+  // A checkpoint is opened by keys that are trusted without the entries below it.
+  get #keys(): KnownKeys {
+    const { signers, verifiers } = this.#options;
+    return new KnownKeys(signers[0].name, [...signers, ...verifiers, ...this.#named]);
   }
 
   // The service's role may delete checkpoints but no entries. If the last entry is there, only its checkpoint is gone.
@@ -725,12 +767,14 @@ export class SharedSequencer {
       );
   }
 
-  #checkRoot(note: string, tree: TreeWriter): void {
-    const { name, verifiers } = this.#options;
-    const opened = openCheckpoint(note, [...this.#signers, ...verifiers, ...this.#history.named]);
+  #checkRoot(note: string, tree: TreeWriter, history: LogHistory): void {
+    const { name } = this.#options;
+    const opened = this.#keys.open(note);
     if (opened === undefined) throw halt(`the last checkpoint of ${name} is not signed by this ledger’s key`);
     if (opened.size !== tree.size || !opened.root.equals(tree.root()))
       throw halt(`${name} is not the ledger that was signed: its root differs at ${tree.size} entries`);
+    const { problem } = history.judge(opened, this.#keys.underAll(history));
+    if (problem !== undefined) throw halt(`the last checkpoint of ${name} does not count: ${problem}`);
   }
 
   async #adopt(batch: Omit<Batch, 'checkpoint'>, tree: TreeWriter, note: string | undefined): Promise<void> {
@@ -775,6 +819,13 @@ function rolledBack(name: string, holds: number, signed: number): CountersignErr
     `${name} holds ${holds} entries, but ${signed} were signed: it was rolled back to an older state`,
     'if that was on purpose, or a standby without them was promoted, `countersign ledger new-epoch` continues ' +
       'from here and records the loss; otherwise restore the newer state',
+  );
+}
+
+function newerEpoch(name: string): CountersignError {
+  return halt(
+    `${name} has a new epoch, and this replica has entries that were lost`,
+    'start this replica again: it makes its copy again, if what it has is what the epoch records as lost',
   );
 }
 

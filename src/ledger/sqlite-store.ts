@@ -12,6 +12,22 @@ import {
 } from './store.ts';
 import { refuseDamaged, storeTrouble } from './store-trouble.ts';
 
+/** Refuse changes of what is there. Only the move of proven content to an archive lifts them, for its transaction. */
+export const KEPT_TRIGGERS = `
+  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_kept BEFORE DELETE ON tile
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+  CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+`;
+
 const SCHEMA = `
   PRAGMA page_size = 8192;
   PRAGMA journal_mode = WAL;
@@ -30,18 +46,6 @@ const SCHEMA = `
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS subject_by_text ON subject (text);
   CREATE TABLE IF NOT EXISTS checkpoint (size INTEGER PRIMARY KEY, note TEXT NOT NULL) STRICT;
-  CREATE TRIGGER IF NOT EXISTS entry_is_kept BEFORE DELETE ON entry
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS entry_is_fixed BEFORE UPDATE ON entry
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_kept BEFORE DELETE ON evidence
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS evidence_is_fixed BEFORE UPDATE ON evidence
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS tile_is_kept BEFORE DELETE ON tile
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-  CREATE TRIGGER IF NOT EXISTS tile_is_fixed BEFORE UPDATE ON tile
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 `;
 
 /**
@@ -196,6 +200,7 @@ function openDatabase(file: string, kind: Kind, isChecked = false): DatabaseSync
     if (isChecked) refuseDamaged(db, file);
     db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
+    db.exec(KEPT_TRIGGERS);
     if (kind !== 'ledger') db.exec('PRAGMA synchronous = OFF');
     markAs(db, file, kind === 'copy' ? COPY : LEDGER);
     return db;
@@ -210,10 +215,13 @@ function openDatabase(file: string, kind: Kind, isChecked = false): DatabaseSync
 // fork.
 const LEDGER = 1;
 export const COPY = 2;
+export const ARCHIVE = 3;
 
 function markAs(db: DatabaseSync, file: string, mark: number): void {
   const present = Number(db.prepare('PRAGMA user_version').get()?.['user_version']);
   if (present === mark) return;
+  if (present === ARCHIVE)
+    throw new CountersignError('ledger-unusable', `\`${file}\` is an archive of a ledger and must not be written to`);
   if (present !== 0) {
     throw mark === LEDGER
       ? new CountersignError(

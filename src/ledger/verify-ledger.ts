@@ -1,5 +1,7 @@
 import { CountersignError, type Entry, messageOf, sha256 } from '../model/index.ts';
+import { readStub } from './archived-entries.ts';
 import { scanCanonical } from './canonical-scan.ts';
+import { ArchivedCheck, type ArchivedContent } from './check-archived.ts';
 import { type Checkpoint, openCheckpoint } from './checkpoint.ts';
 import type { LedgerReader } from './ledger-reader.ts';
 import { LogHistory } from './log-history.ts';
@@ -30,6 +32,8 @@ export type LedgerCheck = {
   readonly until: string;
   readonly notes: readonly string[];
   readonly finding: LedgerFinding | undefined;
+  /** Entries whose content is in an archive, with the file; `isRead` if it was checked too. Empty for a range. */
+  readonly archived: readonly ArchivedContent[];
   /** Problems that SQLite finds in the store itself, in its words. */
   readonly damage: readonly string[];
 };
@@ -83,6 +87,7 @@ export function verifyLedger(
     checkpoints: check.checkpoints,
     until: check.until,
     notes: check.notes,
+    archived: check.archived,
     finding,
   };
 }
@@ -116,6 +121,8 @@ class Check {
   reading: { readonly what: string; readonly index?: number } = { what: 'the store' };
   root: Buffer = Buffer.alloc(0);
   until = '';
+  archived: readonly ArchivedContent[] = [];
+  readonly #archived: ArchivedCheck;
   readonly #reader: LedgerReader;
   readonly #keys: readonly Verifier[];
   #stored: readonly { readonly size: number; readonly note: string }[] = [];
@@ -129,6 +136,7 @@ class Check {
 
   constructor(reader: LedgerReader, keys: readonly Verifier[], given: readonly string[]) {
     this.#reader = reader;
+    this.#archived = new ArchivedCheck(reader);
     this.#keys = keys;
     this.#given = given;
   }
@@ -160,8 +168,10 @@ class Check {
     const tree = new TreeWriter();
     const bySize = Map.groupBy(this.#opened(), (c) => c.size);
     let sound = 0;
-    for (const stored of this.#reader.stored()) {
-      const finding = this.#checkEntry(stored, tree.size);
+    const differing = this.#archived.files();
+    if (differing !== undefined) return differing;
+    for (const row of this.#reader.rows()) {
+      const { stored, finding } = this.#checkRow(row, tree.size);
       if (finding !== undefined) return finding;
       if (LogHistory.concerns(stored.type)) this.#history.add(stored.index, stored.body);
       this.#noteBroken(stored);
@@ -180,7 +190,9 @@ class Check {
       }
     }
     this.root = tree.root();
+    this.archived = this.#archived.content;
     return (
+      this.#archived.problem() ??
       this.#unexplained() ??
       this.#judgeNames() ??
       this.#beyond(tree.size) ??
@@ -191,6 +203,7 @@ class Check {
 
   // The entry was signed as it is. The reader must know that it cannot be true.
   #noteBroken({ index, type, body }: StoredEntry): void {
+    if (readStub(body) !== undefined) return;
     const known: Known = { size: index, entry: (at) => this.#entryBefore(at, index), hasEvidence: () => true };
     const problem = brokenReference(type, body, known);
     if (problem === undefined) return;
@@ -200,7 +213,27 @@ class Check {
   }
 
   #entryBefore(at: number, index: number): Entry | undefined {
-    return at < index ? this.#reader.entry(at)?.entry : undefined;
+    return at < index ? this.#reader.head(at) : undefined;
+  }
+
+  /** Checks a row, with its content from an archive if that is at hand. */
+  #checkRow(row: StoredEntry, expected: number): { readonly stored: StoredEntry; readonly finding?: LedgerFinding } {
+    const { index } = row;
+    this.reading = { what: `entry ${expected}`, index: expected };
+    if (index !== expected)
+      return { stored: row, finding: { index: expected, message: `entry ${expected} is missing` } };
+    if (typeof row.body !== 'string' || !(row.leaf instanceof Uint8Array)) {
+      const message = `entry ${expected} is damaged: a cell has the wrong type`;
+      return { stored: row, finding: { index: expected, message, unreadable: true } };
+    }
+    const completed = this.#archived.complete(row);
+    if ('message' in completed) return { stored: row, finding: completed };
+    const { stub, whole } = completed;
+    if (stub !== undefined && whole === undefined) return withFinding(row, this.#goesOn(index, stub.time));
+    const stored = whole ?? row;
+    const finding = this.#checkEntry(stored);
+    if (finding !== undefined || stub === undefined || stub.time === this.until) return withFinding(stored, finding);
+    return withFinding(stored, { index, message: `the time that stands in place of entry ${index} is not its own` });
   }
 
   /**
@@ -211,7 +244,7 @@ class Check {
     const size = this.#latest?.size ?? 0;
     const end = Math.min(to, size);
     const nodes = this.#reader.nodes(size);
-    const entries = this.#reader.stored(from, end);
+    const entries = this.#reader.rows(from, end);
     let finding: LedgerFinding | undefined;
     const hashed: ReadNode = ({ height, index }) => {
       if ((index + 1) * 2 ** height <= from || index * 2 ** height >= end) return nodes({ height, index });
@@ -222,7 +255,7 @@ class Check {
         );
       const stored = entries.next().value as StoredEntry | undefined;
       finding ??=
-        stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkEntry(stored, index);
+        stored === undefined ? { index, message: `entry ${index} is missing` } : this.#checkRow(stored, index).finding;
       if (++this.checked % 8192 === 0) onProgress(this.checked);
       return stored?.leaf ?? Buffer.alloc(32);
     };
@@ -353,12 +386,8 @@ class Check {
     return undefined;
   }
 
-  #checkEntry(stored: StoredEntry, expected: number): LedgerFinding | undefined {
+  #checkEntry(stored: StoredEntry): LedgerFinding | undefined {
     const { index, body } = stored;
-    this.reading = { what: `entry ${expected}`, index: expected };
-    if (typeof body !== 'string' || !(stored.leaf instanceof Uint8Array))
-      return { index: expected, message: `entry ${expected} is damaged: a cell has the wrong type`, unreadable: true };
-    if (index !== expected) return { index: expected, message: `entry ${expected} is missing` };
     if (!leafHash(body).equals(stored.leaf))
       return { index, message: `entry ${index} was altered: its hash is not its leaf` };
     const fields = scanCanonical(body, FIELDS);
@@ -366,14 +395,19 @@ class Check {
     const text = (name: string) => fields.get(name)?.slice(1, -1) ?? '';
     if (text('type') !== stored.type || unquote(fields.get('environment')) !== stored.environment)
       return { index, message: `the type or environment of entry ${index} differs from the one it is filed under` };
-    const time = text('time');
-    if (time < this.until)
-      return { index: index - 1, message: `entry ${index} has an earlier time than entry ${index - 1}` };
-    this.until = time;
+    const earlier = this.#goesOn(index, text('time'));
+    if (earlier !== undefined) return earlier;
     const evidence = fields.get('evidence');
     return evidence === undefined
       ? undefined
       : this.#checkEvidence(index, (JSON.parse(evidence) as { sha256?: unknown }).sha256);
+  }
+
+  #goesOn(index: number, time: string): LedgerFinding | undefined {
+    if (time < this.until)
+      return { index: index - 1, message: `entry ${index} has an earlier time than entry ${index - 1}` };
+    this.until = time;
+    return undefined;
   }
 
   #checkEvidence(index: number, digest: unknown): LedgerFinding | undefined {
@@ -387,6 +421,10 @@ class Check {
 
 const BROKEN_NAMED = 10;
 const FIELDS = ['type', 'environment', 'time', 'evidence'];
+
+function withFinding(stored: StoredEntry, finding: LedgerFinding | undefined) {
+  return finding === undefined ? { stored } : { stored, finding };
+}
 
 function unquote(text: string | undefined): string {
   if (text === undefined) return '';

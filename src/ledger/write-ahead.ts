@@ -24,7 +24,12 @@ import { type Seal, seal, unseal } from './write-ahead-seal.ts';
 type Recorder = {
   record(body: EntryBody, evidence: readonly Evidence[]): Promise<Recorded>;
   subject(text: string): string;
-  latest<T extends EntryType>(types: readonly T[], environment: string, before?: number): Recorded | undefined;
+  latest<T extends EntryType>(
+    types: readonly T[],
+    environment: string,
+    before?: number,
+    since?: string,
+  ): Recorded | undefined;
   entry(index: number): Recorded | undefined;
   /** Number of durable entries. */
   recorded(): number;
@@ -74,6 +79,7 @@ type Missing = {
 
 const PATIENCE_MS = 1000; // a fifth of the time the API server allows for an admission request
 const MERGE_MS = 1000;
+const NOTED_EVERY_MS = 250;
 // an hour without a ledger produces some thousand lines; a flood must not fill the disk
 const MAX_BYTES = 64 * 1024 * 1024;
 const MAX_REFUSALS = 5000; // in the file; they are valid without a record, so the rest is left to others
@@ -111,6 +117,7 @@ export class WriteAhead {
   readonly #reserve: DiskReserve;
   #isReserveUsed = false;
   #missing: Missing | undefined;
+  #notedAt = Number.NEGATIVE_INFINITY;
 
   /** Reads the lines an earlier process left. Throws `ledger-unusable` if the file cannot be read. */
   constructor(file: string, recorder: Recorder, options: Options) {
@@ -125,7 +132,8 @@ export class WriteAhead {
     this.#readBack(lines);
     this.#reserve = new DiskReserve(`${file}.reserve`, options.reserveBytes);
     this.#fillReserve();
-    if (lines.length > 0) this.#goOn();
+    this.#missing = missingIn(this.#reserve.noted());
+    if (lines.length > 0 || this.#missing !== undefined) this.#goOn();
   }
 
   /** Number of records in the write-ahead file. */
@@ -306,7 +314,8 @@ export class WriteAhead {
     const count = this.#passed.seq - before;
     await this.#tellRefused();
     await this.#markMerged();
-    if (this.#beside.length > 0 || this.#missing !== undefined) return this.#merge(onlyRefusalsLeft); // lines written meanwhile
+    // written meanwhile
+    if (this.#beside.length > 0 || this.#missing !== undefined) return this.#merge(onlyRefusalsLeft);
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#fillReserve();
@@ -402,14 +411,15 @@ export class WriteAhead {
   // A process killed between the two steps may have left the line it had just merged.
   #isOnLedger({ body, at }: Line): boolean {
     const environment = (body as { environment?: string }).environment ?? '';
-    let found = this.#recorder.latest([body.type], environment);
+    const since = new Date(Date.parse(at) - SLACK_MS).toISOString();
+    let found = this.#recorder.latest([body.type], environment, undefined, since);
     for (
       let looked = 0;
       found !== undefined && looked < LOOK_BACK && Date.parse(found.entry.time) >= Date.parse(at) - SLACK_MS;
       looked++
     ) {
       if (isSame(found.entry, body)) return true;
-      found = this.#recorder.latest([body.type], environment, found.index);
+      found = this.#recorder.latest([body.type], environment, found.index, since);
     }
     return false;
   }
@@ -482,8 +492,15 @@ export class WriteAhead {
     const now = this.#options.clock().toISOString();
     const { count = 0, since = now } = this.#missing ?? {};
     this.#missing = { count: count + 1, since, until: now, reason: messageOf(cause ?? message).slice(0, 300) };
+    // A full disk may well end the process. In a flood, a moment of it may go uncounted then.
+    if (count === 0 || performance.now() - this.#notedAt > NOTED_EVERY_MS) this.#note();
     this.#goOn();
     return new CountersignError('ledger-unusable', `${message}; ${hint}`, { cause, recover: 'retry', hint });
+  }
+
+  #note(): void {
+    this.#notedAt = performance.now();
+    this.#reserve.note(this.#missing === undefined ? '' : JSON.stringify(this.#missing));
   }
 
   // How many records are missing is on the ledger before anything else is.
@@ -499,6 +516,7 @@ export class WriteAhead {
           later === undefined ? missing : { ...later, count: later.count + missing.count, since: missing.since };
         throw thrown;
       });
+    this.#note();
   }
 
   #open(): number {
@@ -529,6 +547,18 @@ function missing(first: number, last: number): string {
   return first === last
     ? `record ${first} is missing from the file`
     : `records ${first} to ${last} are missing from the file`;
+}
+
+function missingIn(note: string): Missing | undefined {
+  try {
+    const { count, since, until, reason } = JSON.parse(note) as Record<keyof Missing, unknown>;
+    const isText = (value: unknown): value is string => typeof value === 'string';
+    return Number.isSafeInteger(count) && isText(since) && isText(until) && isText(reason)
+      ? { count: count as number, since, until, reason }
+      : undefined;
+  } catch {
+    return undefined; // there is none
+  }
 }
 
 function isOlderForm(text: string): boolean {

@@ -102,6 +102,29 @@ const SCHEMAS = {
     approvedBy: text.optional(),
     approval: text.optional(),
   }),
+  /**
+   * Bulky content that is old was moved out of the store into a file. What stays in place of each entry is its leaf
+   * hash, time, type and environment.
+   */
+  'segment.archived': object({
+    /** Who asked, according to the operating system: a claim. */
+    user: text,
+    /** Everything moved is older than this; ISO 8601. */
+    before: text,
+    /** The first and the last entry moved, and their number. Entries in between that are still needed stay. */
+    first: index,
+    last: index,
+    entries: z.int().positive(),
+    /** The number of pieces of evidence in the file. */
+    pieces: count,
+    /** SHA-256 of what stays: a line `INDEX TIME TYPE ENVIRONMENT` for each entry moved. */
+    stays: text,
+    /** The file, the directory it was put into, its SHA-256 and its size in bytes. */
+    file: z.string().regex(/^segment-[0-9a-f-]+\.db$/),
+    place: text,
+    sha256: text,
+    bytes: count,
+  }),
   'service.started': object({
     version: text,
     environments: z.array(text),
@@ -343,8 +366,9 @@ const SCHEMAS = {
   /** A request whose use of break-glass was recorded was refused all the same: its answer came too late. */
   'breakglass.refused': object({
     environment,
-    /** The request's uid, as the `breakglass.used` entry has it. */
     uid: text,
+    /** The `use` of the `breakglass.used` entry. */
+    use: text,
     object: objectRef,
     at: text.optional(),
   }),
@@ -356,6 +380,8 @@ const SCHEMAS = {
     reason: text,
     /** Until when the object is left unchanged; ISO 8601. */
     until: text,
+    /** Names this use alone. */
+    use: text.optional(),
     /** Digest of the template in it: until then, controllers may make pods from it. */
     template: text.optional(),
     /** `contentDigest` of what it wrote: only this is left unchanged. */

@@ -22,6 +22,7 @@ export type ErrorCode =
   | 'ledger-unusable'
   | 'ledger-held'
   | 'store-damaged'
+  | 'entry-archived'
   | 'ledger-inconsistent'
   | 'checkpoint-untrusted'
   | 'disk-full'

@@ -1,9 +1,9 @@
 import { type LedgerView, type Recorder, viewOf } from '../gate/index.ts';
 import { evidenceRef, type Ledger, LedgerReader, ledgerFile } from '../ledger/index.ts';
 
-/** Opens a ledger that a service may be writing to, in its current state. */
-export function readLedger(data: string): LedgerReader {
-  return new LedgerReader(ledgerFile(data)).freeze();
+/** Opens a ledger that a service may be writing to, in its current state; with a directory for archived entries. */
+export function readLedger(data: string, archive?: string): LedgerReader {
+  return new LedgerReader(ledgerFile(data), archive).freeze();
 }
 
 /** Returns the environments of the most recent start on record. */

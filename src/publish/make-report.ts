@@ -8,6 +8,8 @@ import type { ReportDefinition, ReportModel } from '../report/index.ts';
 /** The report to make, its ledger, and its output directory. */
 export type ReportTask = {
   readonly data: string;
+  /** Where archived entries are, if not where the ledger says. */
+  readonly archive?: string | undefined;
   readonly from: string;
   readonly to: string;
   readonly definition: Omit<ReportDefinition, 'entity'> & { readonly entity: string | undefined };

@@ -8,7 +8,7 @@ type About = Pick<ReportInput, 'from' | 'to' | 'origin' | 'definition'>;
 export function readMaterial(reader: LedgerReader, about: About): ReportMaterial {
   const first = reader.firstAt(about.from);
   const range = new CompactRange();
-  for (const { leaf } of reader.stored(0, first)) range.append(leaf);
+  for (const { leaf } of reader.rows(0, first)) range.append(leaf);
   const entries = { [Symbol.iterator]: () => bodies(reader, first) };
   const evidence = { get: (sha256: string) => reader.evidenceBytes(sha256) };
   return {

@@ -24,6 +24,7 @@ await answerWith(() => makeReportHere(workerData as ReportTask));
 // Makes the report in this thread. Throws `ledger-inconsistent`, `key-missing`, and errors from writing files.
 async function makeReportHere({
   data,
+  archive,
   from,
   to,
   definition,
@@ -32,7 +33,7 @@ async function makeReportHere({
   git,
   repositories = [],
 }: ReportTask): Promise<ReportMade> {
-  const reader = new LedgerReader(join(data, LEDGER_FILES.store)).freeze();
+  const reader = new LedgerReader(join(data, LEDGER_FILES.store), archive).freeze();
   try {
     const keys = readVerifiers(join(data, LEDGER_FILES.verifier));
     const { name } = keys[0] as Verifier;

@@ -46,6 +46,7 @@ export class Reconciler {
   #fetching = false;
   #stirred = false;
   #failures = 0;
+  #failing: { readonly code: string; readonly since: number } | undefined;
   #watched = '';
   // One thing at a time: a check, drift, or a user's request.
   #busy: Promise<unknown> = Promise.resolve();
@@ -73,6 +74,15 @@ export class Reconciler {
 
   get status(): ReconcilerStatus {
     return this.#standing.status;
+  }
+
+  /** Why its checks fail, and since when for this reason, by `performance.now()`; undefined if they do not. */
+  get failing(): { readonly code: string; readonly since: number } | undefined {
+    return this.#failing;
+  }
+
+  #fails(code: string): void {
+    if (this.#failing?.code !== code) this.#failing = { code, since: performance.now() };
   }
 
   get #spec(): Environment['spec'] {
@@ -120,6 +130,7 @@ export class Reconciler {
     let reason: Reason = 'look';
     let nextLook = 0; // monotonic time, which clock changes do not affect
     this.#paused = false;
+    this.#failing = undefined;
     this.#drift.forget(); // another replica may have run it since
     while (!this.#isEnding) {
       const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
@@ -129,11 +140,12 @@ export class Reconciler {
           looks ? this.pass() : this.defend(),
         );
         this.#ports.took?.(looks ? 'look' : 'drift', (performance.now() - begun) / 1000);
-        if (looks) this.#failures = 0;
+        if (looks) [this.#failures, this.#failing] = [0, undefined];
       } catch (thrown) {
         const error = thrown instanceof CountersignError ? thrown : undefined;
         if (error?.recover === 'halt') throw error;
         this.#failures++;
+        this.#fails(error?.code ?? '');
         this.#standing.report('waiting', messageOf(thrown));
         if (this.#failures === TROUBLE) this.#standing.tell('trouble', messageOf(thrown));
         this.#ports.log.warn(

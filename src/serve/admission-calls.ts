@@ -54,7 +54,9 @@ export type ServiceCalls = {
   ): Promise<void>;
   decideGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
   decideByGrant(environment: string, request: AdmissionRequest): Promise<AdmissionDecision | undefined>;
-  refuseUse(environment: string, request: Pick<AdmissionRequest, 'uid' | 'ref' | 'groups'>): Promise<void>;
+  refuseUse(environment: string, request: Pick<AdmissionRequest, 'uid' | 'ref'>, use: string): Promise<void>;
+  /** Milliseconds to add to this machine's clock. */
+  clockOffset(): Promise<number>;
   prove(environment: string, request: AdmissionRequest): ReturnType<AdmissionScope['prove']>;
   owner(environment: string, ...asked: Parameters<ClusterFacts['owner']>): ReturnType<ClusterFacts['owner']>;
   labelsOf(environment: string, namespace: string): ReturnType<ClusterFacts['labelsOf']>;

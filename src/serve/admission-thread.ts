@@ -39,6 +39,7 @@ import { closeServer, listen } from './listen.ts';
 // Answers the API server. Decisions are based on its own reading of the ledger; records are written by the service.
 
 const LOAD_MS = 30_000;
+const TIME_EVERY_MS = 5000;
 const TELL_MS = 10; // counters are reported in batches
 const LABELS_MS = 1000;
 const KEPT_RULES = 2; // the rules in force, and those of the revision being applied
@@ -105,8 +106,17 @@ const service = createBirpc<ServiceCalls, ThreadCalls>(threadCalls, {
   timeout: -1, // the caller has its own deadline
 });
 
+// The service hears what time it is elsewhere.
+let offset = 0;
+const now = () => new Date(Date.now() + offset);
+const hearTime = async () => {
+  offset = await service.clockOffset();
+};
+setInterval(() => void hearTime().catch(() => {}), TIME_EVERY_MS).unref();
+
 async function decideBy(by: DecideBy | undefined): Promise<void> {
   const before = forget;
+  await hearTime();
   if (by === undefined) {
     forget = () => Promise.resolve();
     scopes.set(undefined);
@@ -161,7 +171,7 @@ function openScope({ environment, applier, isShared }: DecideBy['scopes'][number
   const { admission, policies } = environment.spec;
   const state = rememberedState(ledger, name);
   const lent = lentRules(name, durationMs(policies.deadline));
-  const rules = new RulesInForce(environment, state, lent.load, () => new Date());
+  const rules = new RulesInForce(environment, state, lent.load, now);
   const mayUse: AdmissionScope['breakGlass']['mayUse'] = (request) => mayUseBreakGlass(environment, request);
   const scope: AdmissionScope = {
     environment,
@@ -179,7 +189,7 @@ function openScope({ environment, applier, isShared }: DecideBy['scopes'][number
       mayUse,
       decideGrant: async (request) => (mayUse(request) ? service.decideGrant(name, request) : undefined),
       decide: async (request) => (mayUse(request) ? service.decideByGrant(name, request) : undefined),
-      refuse: async (request) => (mayUse(request) ? service.refuseUse(name, request) : undefined),
+      refuse: (request, use) => service.refuseUse(name, request, use),
     },
     facts: factsOf(name),
     prove: (request) => service.prove(name, request),

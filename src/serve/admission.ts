@@ -88,7 +88,7 @@ type Scope = ServedScope & {
 };
 
 function scopeOf(
-  { recorder, log, metrics, notifications, signing }: Serving,
+  { recorder, log, metrics, notifications, signing, clock: witness }: Serving,
   { environment, gate, look }: OpenGate,
   cluster: Cluster,
   lineage: MachineryFacts,
@@ -96,7 +96,7 @@ function scopeOf(
   isHere: () => boolean,
 ): Scope {
   const name = environment.metadata.name;
-  const clock = () => new Date();
+  const clock = () => witness.now();
   const state = rememberedState(recorder, name);
   const proven = new Recent<true>(5000); // by uid
   const live = { reasonIn: (namespace: string) => reasonIn(cluster, namespace), ended: () => stir(name) };
@@ -192,7 +192,7 @@ const CONFIRM_EVERY_MS = 10_000;
 
 // Existing objects, and objects created in other ways, are judged like requested ones.
 function rescanAll(
-  { links, recorder, log, options, closing }: Serving<ServeOptions>,
+  { links, recorder, log, options, closing, clock: witness }: Serving<ServeOptions>,
   scopes: readonly Scope[],
   isHere: (environment: string) => boolean,
 ): void {
@@ -202,18 +202,19 @@ function rescanAll(
     throw new CountersignError('usage', `\`${options.rescan}\` is not a duration for --rescan`, {
       hint: 'give a second or more, for example 10m; or off',
     });
+  const clock = () => witness.now();
   const parts = scopes
     .filter((s) => s.environment.spec.admission.mode !== 'off')
     .map(({ environment, state, loadRules, content, basis, wasProven }) => ({
       wasProven,
-      content: new ContentAccount(environment.metadata.name, recorder, content, basis, () => new Date()),
+      content: new ContentAccount(environment.metadata.name, recorder, content, basis, clock),
       environment,
       state,
-      rules: new RulesInForce(environment, state, loadRules, () => new Date()),
+      rules: new RulesInForce(environment, state, loadRules, clock),
       server: linkOf(links, environment.metadata.name).server,
       ledger: recorder,
       log,
-      clock: () => new Date(),
+      clock,
       isHere: () => isHere(environment.metadata.name),
     }));
   closing.push(keepRescanning(parts, every));

@@ -3,6 +3,7 @@ import type { ApiServer } from '../cluster/index.ts';
 import type { ClockOffset } from '../gate/index.ts';
 import type { Ledger } from '../ledger/index.ts';
 
+const AGREES_MS = 5000; // its answers state whole seconds
 const SAID_MS = 60_000; // difference that is reported
 const LOOK_MS = 5000;
 const SAY_EVERY_MS = 600_000;
@@ -19,9 +20,13 @@ export class ClockWitness {
     this.#server = server;
   }
 
-  /** Returns the time by the API server; by this machine, until it has answered. */
+  /**
+   * Returns the time that decides what has ended: this machine's, unless the API server's last answer was seconds away
+   * from it.
+   */
   now(): Date {
-    return this.#server?.now() ?? new Date();
+    const [here, there] = [new Date(), this.#server?.now()];
+    return there === undefined || Math.abs(there.getTime() - here.getTime()) < AGREES_MS ? here : there;
   }
 
   /** Returns how far the clock is behind its best witness; negative if it is ahead. */

@@ -2,7 +2,7 @@ import { createServer } from 'node:http';
 import type { LedgerView } from '../gate/index.ts';
 import { breakGlassNow } from '../gate/index.ts';
 import { createDashboard, type DashboardView } from '../http/index.ts';
-import { type EntryOf, type EntryType, type Recorded, refText } from '../model/index.ts';
+import { CountersignError, type EntryOf, type EntryType, type Recorded, refText } from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import { plain } from '../terminal/index.ts';
 import { guardConnections } from '../webhook/index.ts';
@@ -47,6 +47,7 @@ function dashboardView(
 ): DashboardView {
   const at = new Date().toISOString();
   const names = loops.map((l) => l.name);
+  const refused = newestRefused(recorder, names);
   return {
     at,
     ledger: { name: plain(ledger.verifier.name), entries: ledger.size },
@@ -81,7 +82,7 @@ function dashboardView(
       revision: entry.to,
       violations: entry.violations,
     })),
-    refused: newest(recorder, ['admission.denied', 'admission.warned'], names).map(({ index, entry }) => ({
+    refused: refused.rows.map(({ index, entry }) => ({
       entry: index,
       time: entry.time,
       environment: entry.environment,
@@ -90,17 +91,33 @@ function dashboardView(
       letThrough: entry.type === 'admission.warned' || entry.mode === 'audit',
       reason: plain(entry.reason),
     })),
+    ...(refused.archived === undefined ? {} : { refusedBefore: plain(refused.archived) }),
   };
 }
 
 // Merges all environments, newest first: only the environment whose entry was taken is asked for its next one.
+// Older entries may be archived, and not at hand: the page says so in place of them.
+function newestRefused(
+  ledger: LedgerView,
+  environments: readonly string[],
+): { readonly rows: ReturnType<typeof newest<'admission.denied' | 'admission.warned'>>; readonly archived?: string } {
+  const rows: ReturnType<typeof newest<'admission.denied' | 'admission.warned'>> = [];
+  try {
+    newest(ledger, ['admission.denied', 'admission.warned'], environments, rows);
+    return { rows };
+  } catch (thrown) {
+    if (!(thrown instanceof CountersignError) || thrown.code !== 'entry-archived') throw thrown;
+    return { rows, archived: thrown.message };
+  }
+}
+
 function newest<T extends EntryType>(
   ledger: LedgerView,
   types: readonly T[],
   environments: readonly string[],
+  found: Recorded<EntryOf<T>>[] = [],
 ): Recorded<EntryOf<T>>[] {
   const heads = new Map(environments.map((name) => [name, ledger.latest(types, name)]));
-  const found: Recorded<EntryOf<T>>[] = [];
   while (found.length < NEWEST) {
     let of: string | undefined;
     let head: Recorded<EntryOf<T>> | undefined;

@@ -18,7 +18,7 @@ export class LeaseLost extends CountersignError {
 export class Hold {
   readonly #name: string;
   #until = Number.POSITIVE_INFINITY;
-  #isGivenUp = false;
+  #givenUpFor: string | undefined;
 
   constructor(name: string) {
     this.#name = name;
@@ -27,7 +27,7 @@ export class Hold {
   /** Sets how long it is valid from a moment by `performance.now()`, unless it was lost. */
   lasts(from: number, ms: number): void {
     if (this.#until !== Number.NEGATIVE_INFINITY) this.#until = from + ms;
-    this.#isGivenUp = false;
+    this.#givenUpFor = undefined;
   }
 
   /** Ends it for good. */
@@ -35,15 +35,15 @@ export class Hold {
     this.#until = Number.NEGATIVE_INFINITY;
   }
 
-  /** Ends it until the Lease is taken again: this replica gives it to one that can record. */
-  giveUp(): void {
-    this.#isGivenUp = true;
+  /** Ends it until the Lease is taken again: this replica gives it to one that may have what this one lacks. */
+  giveUp(why: string): void {
+    this.#givenUpFor = why;
   }
 
   /** Throws `LeaseLost` if it ended, and `ledger-unusable` (retry) if it was given up. */
   check(): void {
-    if (this.#isGivenUp)
-      throw new CountersignError('ledger-unusable', `gave up the Lease of \`${this.#name}\`: the ledger is away`, {
+    if (this.#givenUpFor !== undefined)
+      throw new CountersignError('ledger-unusable', `gave up the Lease of \`${this.#name}\`: ${this.#givenUpFor}`, {
         recover: 'retry',
       });
     if (performance.now() > this.#until) throw new LeaseLost(this.#name);

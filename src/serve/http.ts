@@ -12,7 +12,7 @@ import type { LedgerPauses } from './ledger-pauses.ts';
 import type { LedgerStanding, Serving } from './open-serving.ts';
 import type { ServeOptions } from './options.ts';
 import type { ProbeServer } from './probe-server.ts';
-import { epochInPause, rotateInPause } from './renew-ledger.ts';
+import { archiveInPause, epochInPause, rotateInPause } from './renew-ledger.ts';
 import { runScheduled } from './reports.ts';
 
 /** Serves probes, metrics and receivers if `--http` is given. */
@@ -109,6 +109,7 @@ export async function openControl(
     if (command === 'troubles') return { ok: true, result: troublesOf(serving, anchors()) };
     if (command === 'rotate-key') return rotateInPause(asked, serving, pauses);
     if (command === 'new-epoch') return epochInPause(asked, serving, pauses);
+    if (command === 'archive') return archiveInPause(asked, serving, pauses);
     if (command === 'forget') return forget(asked, ledger, options, log);
     if (command === 'assign-exception') return assignException(asked, recorder, log);
     if (command === 'settle-exception') return settleException(asked, recorder, log);
@@ -157,7 +158,7 @@ export async function openControl(
   };
   const socket = makeSocket(options.data, closing);
   // The answer to work on the ledger comes after the pause for it.
-  const outlives = (command: string) => command === 'rotate-key' || command === 'new-epoch';
+  const outlives = (command: string) => ['rotate-key', 'new-epoch', 'archive'].includes(command);
   closing.push(await listenForCommands(socket, control, outlives));
 }
 

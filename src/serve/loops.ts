@@ -107,7 +107,7 @@ async function fetched(
 
 /** Opens a loop for each environment this service runs, with its view of the cluster. */
 export function openLoops(
-  { configuration, links, recorder, options, log, metrics, notifications, trace, closing }: Serving,
+  { configuration, links, recorder, options, log, metrics, notifications, trace, closing, clock: witness }: Serving,
   gates: readonly OpenGate[],
   clusters: ReadonlyMap<ClusterLink, Cluster>,
   hooks: ServeHooks,
@@ -128,7 +128,7 @@ export function openLoops(
       ledger: recorder,
       state,
       log,
-      clock: () => new Date(),
+      clock: () => witness.now(),
       turns: gate.turns,
       look,
       turn,

@@ -1,8 +1,17 @@
-import { resolve } from 'node:path';
+import { extname, resolve } from 'node:path';
 import type { ControlAnswer } from '../http/index.ts';
-import { checkRotation, openEpoch, planEpoch, rotateKey } from '../ledger/index.ts';
+import {
+  type ArchiveMade,
+  checkArchive,
+  checkRotation,
+  openEpoch,
+  planEpoch,
+  rotateKey,
+  sharedInstead,
+} from '../ledger/index.ts';
 import { CountersignError } from '../model/index.ts';
-import { ledgerKey } from '../open/index.ts';
+import { inThread, ledgerKey } from '../open/index.ts';
+import type { ArchiveTask } from './archive-thread.ts';
 import type { LedgerPauses } from './ledger-pauses.ts';
 import type { Serving } from './open-serving.ts';
 
@@ -41,6 +50,30 @@ export async function epochInPause(
   );
   const result = await pauses.ask('the ledger has a new epoch', () =>
     openEpoch(data, epoch, { key: ledgerKey(options) }),
+  );
+  return { ok: true, result };
+}
+
+const ARCHIVING_MS = 30 * 60_000;
+
+/** Moves what a command has written to an archive out of the store, in a pause of the service. */
+export async function archiveInPause(
+  asked: Asked,
+  { options, log }: Serving,
+  pauses: LedgerPauses,
+): Promise<ControlAnswer> {
+  if (options.ledger !== undefined) throw sharedInstead();
+  const text = (name: string) => String(asked[name] ?? '');
+  const file = asked['file'] === undefined ? undefined : text('file');
+  const request = { before: text('before'), place: text('place'), file, user: text('user') };
+  checkArchive(request);
+  const task: ArchiveTask = { data: resolve(options.data), request, key: ledgerKey(options) };
+  log.warn(request, 'old entries are archived, as requested by a user');
+  // In a thread of its own: probes are answered meanwhile.
+  const result = await pauses.ask('old entries were archived', () =>
+    inThread<ArchiveMade>(new URL(`./archive-thread${extname(import.meta.url)}`, import.meta.url), task, {
+      ms: ARCHIVING_MS,
+    }),
   );
   return { ok: true, result };
 }

@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import pino, { type Logger } from 'pino';
 import { Lease } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import type { AnchorKeeper } from '../ledger/index.ts';
+import { type AnchorKeeper, isDiskShort } from '../ledger/index.ts';
 import { CountersignError, messageOf, Turns } from '../model/index.ts';
 import { gitProgram, ledgerKey } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -151,7 +151,10 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
       for (const loop of loops) loop.standBy('waits for the ledger');
       log.warn({}, 'answers admission by its copy of the ledger; everything else waits until the ledger is back');
     }
-    await beginning;
+    const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
+    const leases = leasesOf(tenants, holds, serving);
+    if (isAway) await lookUntil(beginning, leases);
+    else await beginning;
     log.info(
       { environments: loops.map((l) => l.name), ledger: ledger.verifier.name, entries: ledger.size },
       'countersign is running',
@@ -159,13 +162,20 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
     hooks.onRunning?.();
     beat(loops, serving);
     tellOf(loops);
-    const tenants = [...loops, ...(reports === undefined ? [] : [reports])];
-    const leases = leasesOf(tenants, holds, serving);
+    const lacks = () => {
+      if (!canRecord()) return 'the ledger takes no records from this replica';
+      return isDiskShort(options.data) ? `the disk of \`${options.data}\` is full` : undefined;
+    };
     const onLost = () => {
       for (const hold of holds.values()) hold.lose();
       hooks.onLeaseLost?.();
     };
-    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, { leases, log, onLost, canRecord });
+    await runUntilStopped(tenants, serving.signing?.keep(ledger), ending, {
+      leases,
+      log,
+      onLost,
+      lacks: options.ledger === undefined ? undefined : lacks,
+    });
     // finish pending requests while everything they need is still open
     if (io.signal.aborted) await front?.close();
     const reason = io.signal.aborted
@@ -216,6 +226,18 @@ async function beginLater(
 }
 
 const BEGIN_EVERY_MS = 500;
+const LOOK_EVERY_MS = 2000;
+
+// Looks at the Leases meanwhile: a holder that is gone need not be waited for again afterwards.
+async function lookUntil(beginning: Promise<void>, leases: ReadonlyMap<string, Held>): Promise<void> {
+  const over = new AbortController();
+  const looking = (async () => {
+    for (; !over.signal.aborted; await wait(LOOK_EVERY_MS, undefined, { signal: over.signal }).catch(() => {}))
+      for (const { lease } of leases.values()) if (!over.signal.aborted) await lease.look();
+  })();
+  await beginning.finally(() => over.abort());
+  await looking;
+}
 
 const AT_ONCE = { alone: 16, beside: 1 }; // requests to the API server
 
@@ -271,15 +293,15 @@ type Tenure = {
   readonly leases: ReadonlyMap<string, Held>;
   readonly log: Logger;
   readonly onLost: () => void;
-  /** Whether records of this replica get onto the ledger. */
-  readonly canRecord: () => boolean;
+  /** What this replica lacks for its work, in words; undefined if no other replica can have it. */
+  readonly lacks: (() => string | undefined) | undefined;
 };
 
 async function runUntilStopped(
   loops: readonly Tenant[],
   signing: Tenant | undefined,
   signal: AbortSignal,
-  { leases, log, onLost, canRecord }: Tenure,
+  { leases, log, onLost, lacks }: Tenure,
 ): Promise<void> {
   const ending = new AbortController();
   const stop = () => {
@@ -302,7 +324,7 @@ async function runUntilStopped(
     loops.map((loop) => {
       const held = leases.get(loop.name);
       if (held === undefined) return loop.run().catch(endAll);
-      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, canRecord).catch(endAll);
+      return runWhileHeld(loop, held.lease, held.hold, ending.signal, log, lacks).catch(endAll);
     }),
   ).finally(stop);
   const ended = [...(await Promise.allSettled([kept])), ...(await work)];

@@ -98,13 +98,13 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
     deciding++;
     try {
       const attributes = { operation: request.operation, kind: request.ref.kind, namespace: request.ref.namespace };
-      const decision = await trace('admit', attributes, async (note) => {
+      const { decision, door } = await trace('admit', attributes, async (note) => {
         const made = await decide(request, scopes, deciding > atOnce, deadline);
         note({ allowed: made.decision.allowed });
         decided(made.environment, request.operation, made.kind, (performance.now() - begun) / 1000);
         if (made.kind === 'undecided')
           log.error({ object: request.ref, subresource: request.subresource }, `admission: ${made.why}`);
-        return made.decision;
+        return made;
       });
       log.debug(
         {
@@ -116,7 +116,13 @@ export function createWebhook(scopes: CurrentScopes, options: WebhookOptions): E
         },
         'admission',
       );
-      response.json(answer(uid, decision));
+      // A caller that is gone took it for refused.
+      const gone = () => door !== undefined && !response.writableFinished && unheard(request, decision, door);
+      if (response.closed) gone();
+      else {
+        response.once('close', gone);
+        response.json(answer(uid, decision));
+      }
     } finally {
       deciding--;
     }
@@ -167,6 +173,7 @@ type Made = {
   readonly kind: 'allowed' | 'denied' | 'undecided';
   readonly decision: AdmissionDecision;
   readonly why?: string;
+  readonly door?: Door;
 };
 
 // The absence of "yes" is "no": if anything fails during the decision, the write is refused with the reason. In an
@@ -190,7 +197,7 @@ async function decide(
       return { environment: '', kind: 'allowed', decision: { allowed: true, message: '', warnings: [], notes: {} } };
     if (tooMany) return undecided(door, 'too many concurrent requests: try again in a moment');
     const decision = await inTime(deadline - (performance.now() - begun), request, door);
-    return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision };
+    return { environment: door.environment, kind: decision.allowed ? 'allowed' : 'denied', decision, door };
   } catch (thrown) {
     return undecided(door, messageOf(thrown));
   }
@@ -200,9 +207,13 @@ async function decide(
 async function inTime(ms: number, request: AdmissionRequest, door: Door): Promise<AdmissionDecision> {
   const asked = door.decide(request);
   return within(ms, asked, () => {
-    asked.then(({ allowed }) => allowed && door.enforces && door.refused(request)).catch(() => {});
+    asked.then((decision) => unheard(request, decision, door)).catch(() => {});
     return tooLate();
   });
+}
+
+function unheard(request: AdmissionRequest, decision: AdmissionDecision, door: Door): void {
+  if (decision.allowed && door.enforces) door.refused(request, decision);
 }
 
 function undecided(door: Door | undefined, why: string): Made {

@@ -227,9 +227,19 @@ test('every command has help with an example', async () => {
     ...['check', 'provenance', 'approve', 'serve', 'report', 'verify', 'init'].map((c) => [c]),
     ...['list', 'verify', 'reject', 'revoke', 'import'].map((c) => ['approvals', c]),
     ...['lint', 'list', 'import'].map((c) => ['trust', c]),
-    ...['verify', 'show', 'prove', 'export', 'import', 'audit', 'rotate-key', 'new-epoch', 'forget', 'schema'].map(
-      (c) => ['ledger', c],
-    ),
+    ...[
+      'verify',
+      'show',
+      'prove',
+      'export',
+      'import',
+      'archive',
+      'audit',
+      'rotate-key',
+      'new-epoch',
+      'forget',
+      'schema',
+    ].map((c) => ['ledger', c]),
   ];
   for (const command of commands) {
     const { code, stdout } = await countersign([...command, '--help']);

@@ -11,6 +11,7 @@ import { openStage } from '../kit/test-stage.ts';
 // A service whose clock jumps while everyone else's is right.
 const PATH = 'clusters/production';
 const HOUR = 3_600_000;
+const MERGE = 'application/merge-patch+json';
 const directory = scratch();
 const stage = await openStage(directory);
 const shifted = `--import ${new URL('../kit/shifted-clock.mjs', import.meta.url)}`;
@@ -34,7 +35,19 @@ test('a certificate from a clock three days ahead is made again by the API serve
   await service.says('is 72 h ahead of the API server');
   const status = await countersign(['status', '--data', stage.data(name)]);
   assert.match(status.stdout, /the clock of this machine is 72 h ahead of the API server/);
-  const dev = await stage.as('dev');
+  const [dev, oncall] = [await stage.as('dev'), await stage.as('oncall')];
+  // Break-glass for an hour: a clock that is ahead does not end it, and one that goes back does not lengthen it.
+  const at = `/api/v1/namespaces/${name}`;
+  const glass = { 'countersign.dev/break-glass': 'INC-1', 'countersign.dev/break-glass-for': '1h' };
+  const granted = await oncall.request('PATCH', at, { metadata: { annotations: glass } }, MERGE);
+  assert.equal(granted.status, 200, String(granted.body['message']));
+  const used = (config: string) =>
+    oncall.request('POST', `${at}/configmaps?dryRun=All`, {
+      ...{ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: config, namespace: name } },
+    });
+  const { entry: opened } = await service.entry('breakglass.opened', 'production', () => true);
+  assert.ok(Date.parse(opened.until) < Date.now() + 1.1 * HOUR, opened.until);
+  assert.equal((await used('now')).status, 201);
   const asked = () =>
     dev.request('POST', `/api/v1/namespaces/${name}/configmaps?dryRun=All`, {
       apiVersion: 'v1',
@@ -55,6 +68,7 @@ test('a certificate from a clock three days ahead is made again by the API serve
     await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
     jump(off);
     await service.says(said);
+    assert.equal((await used('x')).status, 201, `break-glass goes on at ${off}`);
     assert.match(String((await asked()).body['message']), /denied the request/, `requests are decided at ${off}`);
   }
   jump(0);

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import { cpSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { openLedger } from '../../src/ledger/index.ts';
 import { configMap } from '../kit/manifests.ts';
+import { clockFrom } from '../kit/old-ledger.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -65,6 +67,31 @@ test('a running service changes its key and drops the old one, with requests ans
     service.log,
   );
   assert.equal((await countersign(['ledger', 'verify', '--data', data])).code, 0);
+});
+
+test('a running service archives old entries, with requests answered meanwhile, and goes on', async () => {
+  const name = 'archived';
+  const data = stage.data(name);
+  const ledger = await openLedger(data, 'countersign.dev/test', { clock: clockFrom('2024-05-01T00:00:00Z') });
+  for (let n = 0; n < 500; n++) await ledger.record({ type: 'heartbeat', everySeconds: 60, environments: [] });
+  await ledger.close();
+  const { fleet, service } = await stage.running(name);
+  const place = `${data}.archive`;
+  const { asked, odd } = await askedMeanwhile(name, async () => {
+    const args = ['ledger', 'archive', '--before', '2025-01-01', '--to', place, '--data', data];
+    const { code, stdout, stderr } = await countersign(args);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^(499|500) entries from 1 to/);
+  });
+  assert.ok(asked > 0);
+  assert.deepEqual(odd, [], 'every request was decided');
+  assert.equal(readdirSync(place).length, 1);
+  const commit = await stage.change(fleet, 'after', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { k: 'new' }) });
+  await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  assert.equal(await service.stop(), 0, service.log);
+  const { code, stdout } = await countersign(['ledger', 'verify', '--data', data]);
+  assert.equal(code, 0, stdout);
+  assert.match(stdout, /archived: .* every byte was checked/);
 });
 
 test('a running service opens a new epoch for a loss that someone else can show, and refuses where nothing is lost', async () => {

@@ -908,25 +908,33 @@ test('a use whose answer came too late is on record as refused, and counts for n
   const grant = { 'countersign.dev/break-glass': 'INC-1' };
   await admit(request({ ...by, uid: 'grant', ref: ns, object: shop(grant), oldObject: shop({}) }), s);
   const use = request({ ...by, uid: 'late' });
-  await s.breakGlass.refuse(use);
-  assert.equal(s.entries.length, 1, 'a request whose use is not on record');
-  assert.equal((await admit(use, s)).allowed, true);
-  assert.equal((await admit(request({ ...by, uid: 'good' }), s)).allowed, true);
-  await s.breakGlass.refuse(use);
+  const late = await admit(use, s);
+  const good = await admit(request({ ...by, uid: 'good' }), s);
+  assert.deepEqual([late.allowed, good.allowed], [true, true]);
+  assert.notEqual(late.use, good.use);
+  await s.breakGlass.refuse(use, late.use ?? '');
   assert.deepEqual(s.entries.at(-1), {
     type: 'breakglass.refused',
     environment: 'production',
     uid: 'late',
+    use: late.use,
     object: REF,
   });
   const left = () => usesOf({ all: s.all }, 'production').map(({ entry }) => entry.uid);
   assert.deepEqual(left(), ['good']);
   // Whoever sends a uid again, and too late, takes back what they sent and nothing else.
   const again = { ...by, uid: 'good' };
-  assert.equal((await admit(request(again), s)).allowed, true);
+  assert.equal(
+    (await admit(request({ ...again, dryRun: true }), s)).use,
+    undefined,
+    'a dry run has no use to take back',
+  );
+  const sent = await admit(request(again), s);
   assert.deepEqual(left(), ['good', 'good']);
-  await s.breakGlass.refuse(request(again));
+  await s.breakGlass.refuse(request(again), sent.use ?? '');
   assert.deepEqual(left(), ['good']);
+  const [stands] = usesOf({ all: s.all }, 'production');
+  assert.equal(stands?.entry.use, good.use, 'and not what someone else did');
 });
 
 test('what a sibling writes by an intent that is not heard yet waits for it; alone, nothing waits', async () => {

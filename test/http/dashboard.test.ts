@@ -44,6 +44,12 @@ test('while break-glass is open the page says so before everything else; without
   assert.doesNotMatch(dashboardPage(view({})), /role="(alert|status)"|BREAK-GLASS/);
 });
 
+test('older refusals that are archived elsewhere are not passed over: the page says why they are not there', () => {
+  const refusedBefore = `entry 7 is archived in \`segment.db\` ${HOSTILE}`;
+  assert.match(dashboardPage(view({}, { refusedBefore })), /<p>Older ones: entry 7 is archived in [^<]*&lt;script/);
+  assert.doesNotMatch(dashboardPage(view({})), /Older ones/);
+});
+
 test('nothing that somebody else wrote becomes part of the page', () => {
   const page = dashboardPage(
     view(

@@ -23,13 +23,18 @@ export class PostgresProxy {
     this.#close = close;
   }
 
-  static open(ledger: string): Promise<PostgresProxy> {
+  /** `to`: where it leads from now on, if that is not always the port of the address. */
+  static open(ledger: string, to?: () => number): Promise<PostgresProxy> {
     const target = new URL(ledger);
     return new Promise((resolve) => {
-      const server = createServer((near) => proxy.#join(near, Number(target.port))).listen(0, '127.0.0.1', () => {
-        const { port } = server.address() as { port: number };
-        opened(port);
-      });
+      const server = createServer((near) => proxy.#join(near, to?.() ?? Number(target.port))).listen(
+        0,
+        '127.0.0.1',
+        () => {
+          const { port } = server.address() as { port: number };
+          opened(port);
+        },
+      );
       let proxy: PostgresProxy;
       const opened = (port: number) => {
         proxy = new PostgresProxy(ledger.replace(`:${target.port}`, `:${port}`), () => server.close());

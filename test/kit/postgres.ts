@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -112,8 +112,10 @@ export class Postgres {
     rmSync(join(this.#data, 'postmaster.pid'), { force: true });
   }
 
+  /** Ends the server, if it runs, and removes its files. */
   async stop(): Promise<void> {
-    this.#run('pg_ctl', ['-D', this.#data, '-m', 'immediate', '-w', 'stop']);
+    if (existsSync(join(this.#data, 'postmaster.pid')))
+      this.#run('pg_ctl', ['-D', this.#data, '-m', 'immediate', '-w', 'stop']);
     rmSync(this.#directory, { recursive: true, force: true });
   }
 

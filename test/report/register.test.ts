@@ -79,8 +79,8 @@ before(async () => {
   // A use that was refused after all is none.
   const late = { environment, object, uid: 'late' };
   const by = { user: ledger.subject('olga'), operation: 'UPDATE', reason: 'INC-7', until: '2099-01-01T00:00:00.000Z' };
-  await ledger.record({ type: 'breakglass.used', ...late, ...by });
-  await ledger.record({ type: 'breakglass.refused', ...late });
+  await ledger.record({ type: 'breakglass.used', ...late, ...by, use: 'a' });
+  await ledger.record({ type: 'breakglass.refused', ...late, use: 'a' });
   // What break-glass let somebody do is found as drift later; that is the same thing.
   const details = [{ object, fields: ['/spec/replicas'], manager: 'kubectl', at: '', admission: use.index }];
   await ledger.record({ type: 'drift.found', environment, revision: last, objects: [object], details });

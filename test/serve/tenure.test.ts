@@ -8,6 +8,7 @@ import { FakeLeases } from '../kit/fake-leases.ts';
 import { until } from '../kit/service.ts';
 
 const quiet = { info: () => {}, warn: () => {} };
+const AWAY = 'the ledger takes no records';
 const LOST = { recover: 'halt', message: /lost the Lease of `production`: another replica may hold it/ } as const;
 
 /** A replica that holds its Lease, with a loop that never ends by itself, as one that waits for the ledger. */
@@ -92,7 +93,7 @@ test('a replica that cannot record gives its Lease up, and takes it again once i
     },
     standBy: (why: string) => void (told.at(-1) === why || told.push(why)),
   };
-  const over = runWhileHeld(loop, lease, hold, stopping.signal, quiet, () => isAvailable);
+  const over = runWhileHeld(loop, lease, hold, stopping.signal, quiet, () => (isAvailable ? undefined : AWAY));
   const holder = () =>
     ([...server.leases.values()][0]?.spec as { holderIdentity?: string } | undefined)?.holderIdentity;
   await until(
@@ -118,7 +119,50 @@ test('a replica that cannot record gives its Lease up, and takes it again once i
   );
   hold.check();
   assert.equal(holder(), 'a');
-  assert.deepEqual(told, ['runs', 'pauses', 'waits for the ledger, which takes no records from this replica', 'runs']);
+  assert.deepEqual(told, ['runs', 'pauses', AWAY, `cannot run here: ${AWAY}`, 'runs']);
+  stopping.abort();
+  end();
+  await over;
+});
+
+test('a replica whose checks cannot reach the repository lets another one try, once, and goes on if none does', async () => {
+  const server = new FakeLeases();
+  const lease = new Lease(server as unknown as ApiServer, 'default', 'countersign-production', 'a', 1500);
+  const stopping = new AbortController();
+  const told: string[] = [];
+  let end = () => {};
+  const loop = {
+    name: 'production',
+    failing: { code: 'render-failed', since: performance.now() - 60_000 },
+    run: () => {
+      told.push('runs');
+      return new Promise<void>((done) => {
+        end = done;
+      });
+    },
+    stop: () => end(),
+    pause: () => end(),
+    standBy: (why: string) => void told.push(why),
+  };
+  const over = runWhileHeld(loop, lease, new Hold('production'), stopping.signal, quiet, () => undefined);
+  const runs = () => told.filter((t) => t === 'runs').length;
+  await new Promise((done) => setTimeout(done, 2500));
+  assert.deepEqual(told, ['runs'], 'what fails everywhere is no reason');
+  loop.failing = { code: 'git-unreachable', since: performance.now() };
+  await until(
+    () => told.includes('its checks fail here (git-unreachable)'),
+    10_000,
+    () => told.join(),
+  );
+  const [{ spec } = { spec: {} }] = server.leases.values();
+  assert.equal((spec as { holderIdentity?: string }).holderIdentity, '');
+  await until(
+    () => runs() === 2,
+    10_000,
+    () => told.join(),
+  );
+  await new Promise((done) => setTimeout(done, 3000));
+  assert.equal(runs(), 2, 'it does not go round and round');
   stopping.abort();
   end();
   await over;
@@ -139,7 +183,9 @@ test('a ledger that is away for a moment costs no Lease, and reports do not wait
   let isAvailable = true;
   const held = [loop, reports].map((l) => {
     const lease = new Lease(server as unknown as ApiServer, 'default', `countersign-${l.name}`, 'a', 3000);
-    return runWhileHeld(l, lease, new Hold(l.name), stopping.signal, quiet, () => l === loop && isAvailable);
+    return runWhileHeld(l, lease, new Hold(l.name), stopping.signal, quiet, () =>
+      l === loop && isAvailable ? undefined : AWAY,
+    );
   });
   isAvailable = false;
   await new Promise((done) => setTimeout(done, 800));
@@ -190,4 +236,17 @@ test('nothing is written to the cluster or the ledger after it was lost; what on
   await ports.cluster.read(ref);
   await ports.cluster.dryRun({} as never, {} as never, {} as never);
   assert.deepEqual(done, ['read 1', 'dryRun 3']);
+});
+
+test('a replica that may not run anything yet knows how long the holder was silent', async () => {
+  const server = new FakeLeases();
+  const lease = (who: string) =>
+    new Lease(server as unknown as ApiServer, 'default', 'countersign-production', who, 1000);
+  assert.equal(await lease('gone').take(), true);
+  const waiting = lease('b');
+  await waiting.look();
+  assert.equal(waiting.holder, 'gone');
+  await new Promise((done) => setTimeout(done, 1100));
+  assert.equal(await lease('c').take(), false, 'who looks for the first time waits');
+  assert.equal(await waiting.take(), true);
 });

@@ -182,6 +182,22 @@ test('the gate is told of what it allows after the request was refused for that'
   assert.deepEqual(refused, ['late'], 'not of what was in time, nor of what was let through');
 });
 
+test('the gate is told of what it allows after the caller was gone', async () => {
+  refused.splice(0);
+  const sent = request(`${url}/validate`, { method: 'POST', ca, agent: false });
+  sent.on('error', () => {});
+  sent.end(review('shop').replace('"name":"a"', '"name":"late"').replace('u-1', 'gone'));
+  await new Promise((done) => setTimeout(done, 300));
+  sent.destroy();
+  await until(
+    async () => refused.length > 0,
+    10_000,
+    () => 'it was not told',
+  );
+  await post(review('shop'));
+  assert.deepEqual(refused, ['gone'], 'once, and not of what was heard');
+});
+
 /**
  * A request that announces eight megabytes and sends so many bytes of them; resolves once it has ended, however that
  * is.

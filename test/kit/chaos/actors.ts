@@ -108,7 +108,7 @@ export class Actors {
   async #watchRecords(): Promise<void> {
     const sql = `SELECT body::json #>> '{object,name}' AS name FROM countersign.entry WHERE type = 'breakglass.used'`;
     while (!this.#isOver) {
-      const rows = await this.#world.postgres.ask(this.#world.owner, sql).catch(() => []);
+      const rows = await this.#world.databases.ask(sql).catch(() => []);
       for (const { name } of rows) this.#recorded.add(String(name));
       for (const [key, { duty, begun }] of this.#open)
         if (duty === 'record' && this.#recorded.has(key)) this.#close(key, duty, begun);

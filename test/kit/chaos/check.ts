@@ -19,8 +19,7 @@ export async function problemsOf(
   world: World,
   actors: Actors,
 ): Promise<{ readonly problems: readonly string[]; readonly counts: Readonly<Record<string, number>> }> {
-  const rows = (await world.postgres.ask(
-    world.owner,
+  const rows = (await world.databases.ask(
     "SELECT seq::int AS seq, encode(leaf, 'hex') AS leaf, type, body FROM countersign.entry ORDER BY seq",
   )) as Row[];
   const entries = rows.map((r) => JSON.parse(r.body) as Entry);

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { PostgresProxy } from '../postgres-proxy.ts';
 import type { Duty } from './actors.ts';
+import type { DatabaseNetwork } from './databases.ts';
 import type { ENVIRONMENTS, Replica, World } from './world.ts';
 
 /** Something that goes wrong. */
@@ -12,6 +12,8 @@ export type Fault = {
   readonly lasts: number;
   /** Duties that nobody can do while it is broken: their time counts from when it is mended. */
   readonly stops?: readonly Duty[];
+  /** Makes everything as it was before, once the fault was measured. */
+  readonly after?: (world: World) => Promise<void>;
 };
 
 const LEDGER: readonly Duty[] = ['change', 'record'];
@@ -87,6 +89,35 @@ export const FAULTS: readonly Fault[] = [
   { name: 'kill -9 of the database, 3 s', lasts: 3, stops: LEDGER, breaks: async (world) => databaseDown(world) },
   { name: 'kill -9 of the database, 8 s', lasts: 8, stops: LEDGER, breaks: async (world) => databaseDown(world) },
   {
+    name: 'the database is lost for ever, and its standby is promoted after 3 s',
+    lasts: 3,
+    stops: LEDGER,
+    breaks: async ({ databases }) => {
+      await databases.lose();
+      return async () => databases.promote();
+    },
+    after: ({ databases }) => databases.pair(),
+  },
+  {
+    name: 'the standby of the database is away for 10 s',
+    lasts: 10,
+    stops: LEDGER,
+    breaks: async ({ databases: { standby } }) => {
+      await standby.kill();
+      return () => standby.up();
+    },
+  },
+  {
+    name: 'the disk of the replica that runs alpha is full for 25 s',
+    lasts: 25,
+    breaks: async (world) => {
+      const { disk } = leaderOf(world, 'alpha');
+      if (typeof disk === 'string') throw new Error(disk);
+      disk.fill();
+      return async () => disk.free();
+    },
+  },
+  {
     name: 'the Lease of alpha is deleted',
     lasts: 0,
     breaks: async (world) => {
@@ -136,7 +167,7 @@ async function sequencerOf(world: World): Promise<Replica> {
   throw new Error('nobody sequences');
 }
 
-function during(network: PostgresProxy, mode: 'mute' | 'cut'): () => Promise<void> {
+function during(network: DatabaseNetwork, mode: 'mute' | 'cut'): () => Promise<void> {
   network.mode = mode;
   return async () => {
     network.mode = 'pass';
@@ -159,6 +190,7 @@ function paused(world: World, replica: Replica): () => Promise<void> {
 }
 
 async function databaseDown(world: World): Promise<() => Promise<void>> {
-  await world.postgres.kill();
-  return () => world.postgres.up();
+  const { primary } = world.databases;
+  await primary.kill();
+  return () => primary.up();
 }

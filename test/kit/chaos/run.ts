@@ -15,6 +15,8 @@ export type ChaosOptions = {
   readonly seed: number;
   /** Parts of the names of faults; all of them unless told. */
   readonly only?: readonly string[];
+  /** Nothing may be away for longer, in seconds, whatever happened. */
+  readonly limit: number;
   readonly say: (line: string) => void;
 };
 
@@ -27,16 +29,14 @@ export type ChaosResult = {
   readonly counts: Readonly<Record<string, number>>;
 };
 
-/** Nothing may be away for longer, whatever happened. */
-export const LIMIT_S = 30;
 const WAIT_S = 120;
 const QUIET_MS = 6000; // so long all must go well before a fault counts as over
 
 /** Runs three replicas and breaks what is around them, one fault after the other; then checks everything. */
-export async function runChaos({ directory, minutes, seed, only, say }: ChaosOptions): Promise<ChaosResult> {
+export async function runChaos({ directory, minutes, seed, only, limit, say }: ChaosOptions): Promise<ChaosResult> {
   const chosen = FAULTS.filter((f) => only === undefined || only.some((part) => f.name.includes(part)));
   if (chosen.length === 0) throw new Error(`no fault is called ${only?.join(', ')}`);
-  say('starting PostgreSQL, a control plane and three replicas');
+  say('starting PostgreSQL with a standby, a control plane and three replicas');
   const world = await World.open(directory);
   try {
     await world.begin();
@@ -53,7 +53,8 @@ export async function runChaos({ directory, minutes, seed, only, say }: ChaosOpt
       const row = await suffer(fault, world, actors);
       rows.push(row);
       say(`${fault.name}: ${DUTIES.map((d) => `${d} ${row.away[d].toFixed(1)} s`).join(', ')}`);
-      problems.push(...lateIn(row));
+      problems.push(...lateIn(row, limit));
+      await fault.after?.(world);
     }
     await calm(world, actors);
     say('no more faults: waiting until all is recorded and applied');
@@ -65,8 +66,8 @@ export async function runChaos({ directory, minutes, seed, only, say }: ChaosOpt
   }
 }
 
-function lateIn({ fault, away }: FaultRow): string[] {
-  return DUTIES.filter((d) => away[d] > LIMIT_S).map((d) => `${fault}: ${d} was away for ${away[d].toFixed(1)} s`);
+function lateIn({ fault, away }: FaultRow, limit: number): string[] {
+  return DUTIES.filter((d) => away[d] > limit).map((d) => `${fault}: ${d} was away for ${away[d].toFixed(1)} s`);
 }
 
 async function suffer(fault: Fault, world: World, actors: Actors): Promise<FaultRow> {

@@ -5,11 +5,12 @@ import { type ApiProxy, startApiProxy } from '../api-proxy.ts';
 import { freePorts } from '../control-plane.ts';
 import type { Fleet } from '../fleet.ts';
 import { configMap, namespace } from '../manifests.ts';
-import { Postgres } from '../postgres.ts';
 import { PostgresProxy } from '../postgres-proxy.ts';
 import { type Service, until } from '../service.ts';
+import { mountSmallDisk, type SmallDisk } from '../small-disk.ts';
 import { Stage } from '../stage.ts';
 import { Balancer } from './balancer.ts';
+import { type DatabaseNetwork, Databases } from './databases.ts';
 
 export const ENVIRONMENTS = ['alpha', 'beta'] as const;
 export type EnvironmentName = (typeof ENVIRONMENTS)[number];
@@ -18,24 +19,26 @@ export const RULED = 'ruled-team';
 const PATH = 'clusters/production';
 const LEASES = 'chaos-leases';
 const NAMES = ['a', 'b', 'c'] as const;
+const DISK_MIB = 96;
 
 /** One of three replicas, and the network around it. */
 export type Replica = {
   readonly name: string;
-  readonly database: PostgresProxy;
+  readonly database: DatabaseNetwork;
   readonly api: ApiProxy;
   readonly port: number;
   readonly http: number;
+  /** The disk of its data; the reason, if this machine does not permit one of its own. */
+  readonly disk: SmallDisk | string;
   service: Service;
   /** Times it was started. */
   starts: number;
 };
 
-/** Three replicas on one PostgreSQL, two environments, and a control plane with controllers. */
+/** Three replicas on one PostgreSQL with a standby, two environments, and a control plane with controllers. */
 export class World {
   readonly stage: Stage;
-  readonly postgres: Postgres;
-  readonly owner: string;
+  readonly databases: Databases;
   readonly replicas: Replica[] = [];
   readonly #fleets: Readonly<Record<EnvironmentName, Fleet>>;
   readonly #arguments: readonly string[];
@@ -46,8 +49,7 @@ export class World {
   private constructor(
     directory: string,
     stage: Stage,
-    postgres: Postgres,
-    owner: string,
+    databases: Databases,
     fleets: Readonly<Record<EnvironmentName, Fleet>>,
     args: readonly string[],
     git: PostgresProxy,
@@ -55,15 +57,13 @@ export class World {
     this.#git = git;
     this.#directory = directory;
     this.stage = stage;
-    this.postgres = postgres;
-    this.owner = owner;
+    this.databases = databases;
     this.#fleets = fleets;
     this.#arguments = args;
   }
 
   static async open(directory: string): Promise<World> {
-    const [stage, postgres] = await Promise.all([Stage.open(directory, { own: true }), Postgres.start()]);
-    const { url, owner } = await postgres.ledger();
+    const [stage, databases] = await Promise.all([Stage.open(directory, { own: true }), Databases.open()]);
     const key = join(directory, 'ledger.key');
     writeFileSync(key, createKey(), { mode: 0o600 });
     const git = await PostgresProxy.open(stage.git.url);
@@ -84,13 +84,14 @@ export class World {
       ...['--config', configuration, '--ledger-key', key, '--lease', LEASES, '--heartbeat', '30s'],
       ...['--webhook-tls', `secret:${LEASES}/webhook-tls`, '--webhook-threads', '1', '--rescan', '1m'],
     ];
-    const world = new World(directory, stage, postgres, owner, fleets, args, git);
+    const world = new World(directory, stage, databases, fleets, args, git);
     const [front = 0, ...ports] = await freePorts(7);
     for (const [i, name] of NAMES.entries()) {
-      const database = await PostgresProxy.open(url);
+      const database = await databases.network();
       const api = await startApiProxy(stage.controlPlane, 'countersign');
       const [port = 0, http = 0] = [ports[i * 2], ports[i * 2 + 1]];
-      const replica = { name, database, api, port, http, starts: 0 } as Replica;
+      const disk = mountSmallDisk(stage.data(name), DISK_MIB);
+      const replica = { name, database, api, port, http, disk, starts: 0 } as Replica;
       world.replicas.push(replica);
       world.start(replica, front);
     }
@@ -146,7 +147,7 @@ export class World {
   /** Who numbers the ledger's entries, by the database. */
   async sequencer(): Promise<Replica | undefined> {
     const sql = 'SELECT client_port AS port FROM countersign.term JOIN pg_stat_activity USING (pid)';
-    const [row] = await this.postgres.ask(this.owner, sql).catch(() => []);
+    const [row] = await this.databases.ask(sql).catch(() => []);
     return this.replicas.find((r) => r.database.ports.includes(Number(row?.['port'])));
   }
 
@@ -195,6 +196,7 @@ export class World {
       database.close();
     }
     this.#git.close();
-    await this.postgres.stop();
+    for (const { disk } of this.replicas) if (typeof disk !== 'string') disk.unmount();
+    await this.databases.stop();
   }
 }
