@@ -6,8 +6,6 @@ export const LEDGER_FILES = {
   oldKey: 'ledger.key.old',
   verifier: 'ledger.pub',
   anchor: 'checkpoint',
-  /** Of a replica that shares a database: its store is a copy. */
-  replicaKey: 'replica.key',
   /** The checkpoint of an anchor that the ledger does not extend. */
   newer: 'newer-checkpoint',
 } as const;

@@ -2,7 +2,6 @@ import { createHash, createPrivateKey, createPublicKey, randomBytes, sign, verif
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
-import { LEDGER_FILES } from './ledger-files.ts';
 import { createKey, keyObject, openSigned, type Signer, signNote, type Verifier } from './note.ts';
 
 /** Key of one replica. It signs only the batches that the replica hands over. */
@@ -26,11 +25,12 @@ export type HandedClaim = {
   readonly batch: string;
 };
 
+const REPLICA_KEY = 'replica.key';
 const SPKI = 12; // bytes of an Ed25519 SubjectPublicKeyInfo before the key (RFC 8410)
 
 /** Reads the replica's key in a data directory, or creates it on the first start. Throws `key-unusable`. */
 export function openReplicaKey(directory: string): ReplicaKey {
-  const file = join(directory, LEDGER_FILES.replicaKey);
+  const file = join(directory, REPLICA_KEY);
   if (!existsSync(file)) writeNew(file);
   try {
     const key = createPrivateKey(readFileSync(file, 'utf8'));

@@ -73,22 +73,24 @@ export function storeTrouble(file: string, cause: unknown, verb: 'open' | 'read'
 
 /**
  * Returns the error for a store that is missing or empty although its data directory says that it had entries;
- * undefined if there is none. A new ledger has its store before its public key. Replicas make their copy again.
+ * undefined if there is none. A new ledger has its store before its public key. Not for replicas, whose store is a copy.
  */
 export function lostStore(file: string): CountersignError | undefined {
   const state = stateOf(file);
   if (state === 'filled') return undefined;
   const beside = (name: string) => statSync(join(dirname(file), name), { throwIfNoEntry: false })?.size ?? 0;
-  const { anchor, verifier, replicaKey } = LEDGER_FILES;
+  const { anchor, verifier } = LEDGER_FILES;
   const [clue] = [anchor, ...(state === 'begun' ? [] : [verifier])].filter((name) => beside(name) > 0);
-  if (clue === undefined || beside(replicaKey) > 0) return undefined;
+  if (clue === undefined) return undefined;
   return new CountersignError(
     'store-damaged',
     `the ledger \`${file}\` is ${state === 'missing' ? 'missing' : 'empty'}, but ` +
       `\`${clue}\` beside it says that there was one`,
     {
       recover: 'halt',
-      hint: `restore the newest backup of the data directory, or run \`${importLine(dirname(file))}\``,
+      hint:
+        `restore the newest backup of the data directory, or run \`${importLine(dirname(file))}\`. ` +
+        'A replica that shares a database rebuilds its copy when it starts',
     },
   );
 }

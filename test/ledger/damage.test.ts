@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { before, test } from 'node:test';
 import { createKey, evidenceRef, LEDGER_FILES, openLedger } from '../../src/ledger/index.ts';
+import { openReplicaKey } from '../../src/ledger/replica-key.ts';
 import { SqliteStore } from '../../src/ledger/sqlite-store.ts';
 import { dropDamagedCopy } from '../../src/ledger/store-trouble.ts';
 import { CountersignError } from '../../src/model/index.ts';
@@ -261,6 +262,7 @@ test('a store that is missing or empty beside what it signed is not begun again:
       const file = join(at, LEDGER_FILES.store);
       cpSync(good, at, { recursive: true });
       for (const name of gone) rmSync(join(at, name));
+      openReplicaKey(at); // a service has made it
       for (const end of ['', '-wal', '-shm']) rmSync(`${file}${end}`, { force: true });
       await leave(file);
       const size = statSync(file, { throwIfNoEntry: false })?.size;
