@@ -34,6 +34,7 @@ import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
 import { alteration, isPassing, refusal } from './refusal.ts';
+import { StandingRefusals } from './standing-refusals.ts';
 import { alterations } from './unaltered.ts';
 
 /**
@@ -101,6 +102,7 @@ export class Cluster {
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
   /** What objects had beside Git's fields in their last dry run, by `refKey`: pointers. */
   readonly #beside = new Recent<readonly string[]>(10_000);
+  readonly #standing = new StandingRefusals(() => this.#isWell());
   readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
   readonly #labels = new Recent<{
     readonly at: number;
@@ -215,7 +217,7 @@ export class Cluster {
       body,
       APPLY,
     );
-    succeed(answer, 'dry-run the replacement of', rendered.ref);
+    await this.#succeed(answer, 'dry-run the replacement of', rendered.ref);
     const altered = alterations(body, objectIn(answer), ignored(rendered.ref, writing.ignore));
     if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
     // the name is another, so the digest of the object is of no use
@@ -387,7 +389,8 @@ export class Cluster {
       preconditions: { uid: metadata['uid'] },
     };
     const answer = await this.#ask('DELETE', path, body);
-    if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409) succeed(answer, 'delete', ref);
+    if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409)
+      await this.#succeed(answer, 'delete', ref);
   }
 
   /**
@@ -485,7 +488,7 @@ export class Cluster {
       const answer = await this.#ask('PUT', `${path}?${query}`, body);
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
-      succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref);
+      await this.#succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref);
       const object = objectIn(answer);
       const altered = how.isShown === true ? [] : alterations(body, object, pointersOf(rendered.ref, writing, object));
       if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
@@ -520,7 +523,7 @@ export class Cluster {
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${how.dryRun ? '&dryRun=All' : ''}`;
     const body = this.#stamped(wanted, owned, environment);
     const answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
-    succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref);
+    await this.#succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref);
     const made = { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
     if (how.isShown !== true) await this.#refuseAltered(rendered.ref, body, made, writing, { ...how, live });
     return made;
@@ -561,6 +564,23 @@ export class Cluster {
       [ANNOTATION.entry]: String(owned.entry),
     };
     return { ...object, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
+  }
+
+  async #isWell(): Promise<boolean> {
+    return this.#server.request('GET', '/version').then(
+      ({ status }) => status === 200,
+      () => false,
+    );
+  }
+
+  async #succeed(answer: Answer, verb: string, ref: ObjectRef): Promise<void> {
+    const request = `${verb} ${refKey(ref)}`;
+    try {
+      succeed(answer, verb, ref);
+      this.#standing.forget(request);
+    } catch (thrown) {
+      throw thrown instanceof CountersignError ? await this.#standing.judge(request, answer, thrown) : thrown;
+    }
   }
 
   // Retries a few times: a busy or restarting server is no reason to repeat a run over thousands of objects. All our

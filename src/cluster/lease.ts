@@ -23,7 +23,7 @@ export class Lease {
   readonly #namespace: string;
   readonly #identity: string;
   readonly durationMs: number;
-  #seen: { readonly version: string; readonly at: number } | undefined;
+  #seen: { readonly version: string; readonly at: number; readonly seconds: number } | undefined;
   #holder = '';
   #since = '';
   #renewals = 0;
@@ -46,6 +46,11 @@ export class Lease {
   /** When the holder says it took the lease. */
   get since(): string {
     return this.#since;
+  }
+
+  /** Milliseconds until another replica may take it, if the holder stays silent. */
+  get msLeft(): number {
+    return this.#seen === undefined ? 0 : this.#seen.at + this.#seen.seconds * 1000 - performance.now();
   }
 
   /** Number of renewals seen by the other holder: it is alive. */
@@ -78,8 +83,8 @@ export class Lease {
       return this.#written(await this.#server.request('POST', this.#collection, this.#object(undefined)));
     this.#allowed(found, 'read');
     const lease = leaseIn(found);
-    const unchangedMs = this.#notice(lease);
-    const runOut = unchangedMs > (lease.spec.leaseDurationSeconds ?? 0) * 1000;
+    this.#notice(lease);
+    const runOut = this.msLeft < 0;
     if (this.#holder !== '' && this.#holder !== this.#identity && !runOut && !isGone(this.#holder)) return false;
     return this.#written(await this.#server.request('PUT', this.#path, this.#object(lease)));
   }
@@ -93,16 +98,14 @@ export class Lease {
     if (found?.status === 200) this.#notice(leaseIn(found));
   }
 
-  // Returns how long the lease has been unchanged, in milliseconds.
-  #notice({ metadata: { resourceVersion: version }, spec }: LeaseObject): number {
+  #notice({ metadata: { resourceVersion: version }, spec }: LeaseObject): void {
     const holder = spec.holderIdentity ?? '';
     if (this.#seen?.version !== version) {
       this.#renewals = this.#seen !== undefined && holder === this.#holder && holder !== '' ? this.#renewals + 1 : 0;
-      this.#seen = { version, at: performance.now() };
+      this.#seen = { version, at: performance.now(), seconds: spec.leaseDurationSeconds ?? 0 };
     }
     this.#holder = holder;
     this.#since = spec.acquireTime ?? '';
-    return performance.now() - this.#seen.at;
   }
 
   /** Releases the lease, so that another replica need not wait until it expires. */

@@ -36,6 +36,11 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
       },
     );
   }
+  const mistakes = mistakesIn(answer);
+  if (mistakes !== undefined)
+    return new CountersignError('cluster-refused', `cannot ${verb} ${what}: ${listed(mistakes)}`, {
+      hint: 'correct the manifest in the repository',
+    });
   if (/does not support dry run/.test(said))
     return new CountersignError('cluster-refused', message, {
       hint: 'its owner must declare `sideEffects: None` on that webhook',
@@ -53,6 +58,39 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     recover: passing ? 'retry' : 'wait',
     ...(passing ? {} : { hint: hintFor(answer, said) }),
   });
+}
+
+// What the API server says of a manifest that does not fit the schema, with status 500 and no reason.
+const UNFIT = /^failed to create typed patch object \(.*?\): /s;
+const UNREAD =
+  /^failed to convert new object \(.*?\) to proper version: unable to convert unstructured object to .*?: /s;
+
+/**
+ * Returns what is wrong with a manifest that the API server answers with 500: each field and its problem, without the
+ * value, which may be a secret. Undefined if the answer is another one.
+ */
+function mistakesIn({ status, body }: Answer): readonly string[] | undefined {
+  const said = String(body['message'] ?? '');
+  const opening = UNFIT.exec(said)?.[0] ?? UNREAD.exec(said)?.[0];
+  if (status !== 500 || opening === undefined) return undefined;
+  return said
+    .slice(opening.length)
+    .replace(/^errors:\n/, '')
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+    .map((line) =>
+      line
+        .replace(/, got &value\.valueUnstructured\{.*$/s, ', got another type')
+        .replace(/, got &\{.*$/s, ', got another type')
+        .replace(/parsing time ".*$/s, 'it has a time that is not RFC 3339')
+        .slice(0, 300),
+    );
+}
+
+function listed(texts: readonly string[]): string {
+  const shown = texts.slice(0, SHOWN).join('; ');
+  return `${shown}${texts.length > SHOWN ? `; and ${texts.length - SHOWN} more` : ''}`;
 }
 
 const SHOWN = 5;
@@ -101,7 +139,8 @@ export function isPassing(answer: Answer): boolean {
   // Our own webhook, at a replica that does not know the intent yet.
   const unheard =
     answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
-  return answer.status === 429 || answer.status >= 500 || stale || unheard;
+  const isDown = answer.status >= 500 && mistakesIn(answer) === undefined;
+  return answer.status === 429 || isDown || stale || unheard;
 }
 
 /** Returns other field managers that own fields we want to set, with the field. */

@@ -133,7 +133,7 @@ export class Reconciler {
     this.#failing = undefined;
     this.#drift.forget(); // another replica may have run it since
     while (!this.#isEnding) {
-      const looks = reason !== 'drift' || this.#failures > 0 || performance.now() >= nextLook;
+      const looks = reason !== 'drift' || performance.now() >= nextLook;
       const begun = performance.now();
       try {
         await this.#ports.trace(looks ? 'look' : 'drift', { environment: this.name }, () =>
@@ -191,12 +191,11 @@ export class Reconciler {
       return;
     }
     await this.#watch();
-    const advanced = looked === undefined ? false : await this.#overtake(looked.tip, looked.approvals);
-    if (!advanced) await this.#finishInterrupted();
-    const target = looked === undefined ? undefined : await this.#holdBack.target(looked.tip);
-    if (!advanced && target !== undefined && (target !== this.#state().revision || this.#isRenderedOtherwise()))
-      await this.#advance(target, looked?.approvals ?? '');
-    await this.#drift.putRight();
+    const target = await this.#goOn(looked).catch((thrown: unknown) => {
+      trouble ??= thrown; // as above
+      return undefined;
+    });
+    if (trouble === undefined || isTemporary(trouble)) await this.#drift.putRight();
     if (trouble !== undefined) throw trouble;
     if (
       target !== undefined &&
@@ -206,6 +205,16 @@ export class Reconciler {
       !this.#isRenderedOtherwise()
     )
       this.#standing.atRest();
+  }
+
+  // Finishes what was begun, and advances to where the branch is. Returns the commit that should be applied now.
+  async #goOn(looked: Awaited<ReturnType<ReconcilePorts['look']>> | undefined): Promise<string | undefined> {
+    const advanced = looked === undefined ? false : await this.#overtake(looked.tip, looked.approvals);
+    if (!advanced) await this.#finishInterrupted();
+    const target = looked === undefined ? undefined : await this.#holdBack.target(looked.tip);
+    if (!advanced && target !== undefined && (target !== this.#state().revision || this.#isRenderedOtherwise()))
+      await this.#advance(target, looked?.approvals ?? '');
+    return target;
   }
 
   /** Reverts changes reported by the watches, without asking the repository. */
@@ -572,4 +581,9 @@ export class Reconciler {
     await this.#lastGood.restore();
     this.#drift.restored();
   }
+}
+
+// What is not understood ends the check.
+function isTemporary(thrown: unknown): boolean {
+  return thrown instanceof CountersignError && thrown.recover !== 'halt';
 }

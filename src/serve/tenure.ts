@@ -35,7 +35,12 @@ export async function runWhileHeld(
   lacks?: () => string | undefined,
 ): Promise<void> {
   let passedOn = Number.NEGATIVE_INFINITY;
-  const pause = () => wait((lease.durationMs / 3) * (0.8 + Math.random() / 5), undefined, { signal }).catch(() => {});
+  // Or right when a silent holder loses it.
+  const pause = async () => {
+    const [often, soon] = [(lease.durationMs / 3) * (0.8 + Math.random() / 5), lease.durationMs / 30];
+    const ms = Math.min(often, Math.max(lease.msLeft + MARGIN_MS, soon));
+    await wait(ms, undefined, { signal }).catch(() => {});
+  };
   while (!signal.aborted) {
     const lacking = loop.pause === undefined ? undefined : lacks?.();
     if (lacking !== undefined) {
@@ -70,6 +75,7 @@ export async function runWhileHeld(
 const HELD = 0.8; // of a Lease's duration: others wait until all of it has passed
 
 const LOOK_MS = 1000;
+const MARGIN_MS = 50;
 const UNABLE = 0.5; // of a Lease's duration: a database that restarts is back by then
 const PASSED_ON = 0.5; // of a Lease's duration: the others look every third
 // If no replica reaches the repository, the Lease must not go round and round.

@@ -436,6 +436,17 @@ test('a kind that cannot be watched keeps no other from being defended', async (
   assert.deepEqual(purposes(loop), ['apply 1', 'correct 1']);
 });
 
+test('an API server that never answers a dry run of a new commit keeps no drift from being put right', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'more', error: unreachable(), times: 1e6 });
+  for (const corrected of [1, 2]) {
+    loop.cluster.drift('cm');
+    await assert.rejects(loop.at(three), { code: 'cluster-unreachable' });
+    assert.equal(loop.entries('drift.corrected').length, corrected);
+  }
+});
+
 test('an environment waits for those it depends on, also when it could overtake', async () => {
   let peer: Partial<ReconcilerStatus> = { state: 'applying', tip: one, revision: one };
   const health = { current: 1, progressing: 0, failed: 0, missing: 0, trouble: [] };

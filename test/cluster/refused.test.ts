@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { configMap, deployment } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+import { openStage } from '../kit/test-stage.ts';
+
+// Manifests that the API server refuses with a status of 500: refused once, with the field, and drift goes on being put
+// right.
+const PATH = 'clusters/production';
+const directory = scratch();
+const stage = await openStage(directory);
+
+const MISTAKES = {
+  'a misspelt field': [
+    (ns: string) => deployment(ns, 'web').replace('replicas:', 'replcias:'),
+    /\.spec\.replcias: field not declared/,
+  ],
+  'a number where the schema has a text': [
+    (ns: string) => configMap(ns, 'web', {}).replace(/\ndata:.*/s, '\ndata:\n  PORT: 8080\n'),
+    /\.data\.PORT: expected string, got another type/,
+  ],
+  'a time that is none': [
+    (ns: string) => configMap(ns, 'web', {}).replace('metadata:', 'metadata:\n  creationTimestamp: yesterday'),
+    /it has a time that is not RFC 3339/,
+  ],
+  'a text where a list belongs': [
+    (ns: string) =>
+      `apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: web\n  namespace: ${ns}\nspec:\n  template:\n    spec:\n      containers: x\n`,
+    /\.spec\.template\.spec\.containers: expected list, got another type/,
+  ],
+} as const;
+
+test('a manifest that does not fit the schema is refused once, by field, and drift is put right meanwhile', async () => {
+  const name = 'mistakes';
+  const { fleet, service } = await stage.running(name);
+  const controller = await stage.as('controller');
+  for (const [what, [manifest, said]] of Object.entries(MISTAKES)) {
+    const commit = await stage.change(fleet, what, { [`${PATH}/web.yaml`]: manifest(name) });
+    const { entry } = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
+    assert.match(entry.error, said, what);
+    assert.doesNotMatch(entry.error, /8080|yesterday/, 'no value is shown');
+    const gone = await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+    assert.equal(gone.status, 200, String(gone.body['message']));
+    const at = performance.now();
+    await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, `its return, after ${what}`);
+    assert.ok(performance.now() - at < 10_000);
+  }
+  const good = await stage.change(fleet, 'good', { [`${PATH}/web.yaml`]: configMap(name, 'web', { a: 'b' }) });
+  await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
+  assert.equal(
+    service.entries('apply.refused', 'production').length,
+    Object.keys(MISTAKES).length,
+    'each is told once',
+  );
+});
