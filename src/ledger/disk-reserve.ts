@@ -20,8 +20,8 @@ const NOTE = 'countersign: ';
 
 /**
  * A file that holds space on a disk for records which must be written when the disk is full. It gives the space back
- * piece by piece, right before it is used, so that others who wait for space do not take all of it. Its first bytes hold
- * a note, which is written in place and needs no space.
+ * piece by piece, right before it is used, so that others who wait for space do not take all of it. Its first bytes
+ * hold a note, which is written in place and needs no space.
  */
 export class DiskReserve {
   readonly #file: string;
