@@ -73,7 +73,8 @@ export function storeTrouble(file: string, cause: unknown, verb: 'open' | 'read'
 
 /**
  * Returns the error for a store that is missing or empty although its data directory says that it had entries;
- * undefined if there is none. A new ledger has its store before its public key. Not for replicas, whose store is a copy.
+ * undefined if there is none. A new ledger has its store before its public key. Not for replicas, whose store is a
+ * copy.
  */
 export function lostStore(file: string): CountersignError | undefined {
   const state = stateOf(file);
