@@ -71,8 +71,11 @@ const HANDED = 'countersign.dev/handed-entries/v1';
  * Returns the enrolment statement of a replica: a note, signed with the ledger's key, that lets the replica hand over
  * entries.
  */
-export function enrolmentOf({ id, publicKey }: Pick<ReplicaKey, 'id' | 'publicKey'>, signer: Signer): string {
-  return signNote(`${ENROLMENT}\n${signer.name}\n${id}\n${publicKey.toString('base64')}\n`, signer);
+export function enrolmentOf(
+  { id, publicKey }: Pick<ReplicaKey, 'id' | 'publicKey'>,
+  ...signers: readonly [Signer, ...Signer[]]
+): string {
+  return signNote(`${ENROLMENT}\n${signers[0].name}\n${id}\n${publicKey.toString('base64')}\n`, ...signers);
 }
 
 /** Returns the replica that a statement enrols; undefined unless one of the keys signed it under this origin. */

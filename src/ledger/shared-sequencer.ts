@@ -653,7 +653,7 @@ export class SharedSequencer {
     const { replica } = this.#options;
     if (term === undefined) return undefined;
     if (this.#history.enrolled(replica.id) === undefined) {
-      await this.#tables.hand(randomUUID(), { enrolment: enrolmentOf(replica, this.#signers[0]) });
+      await this.#tables.hand(randomUUID(), { enrolment: enrolmentOf(replica, ...this.#signers) });
       for (const end = Date.now() + DEADLINE_MS / 4; this.#history.enrolled(replica.id) === undefined; ) {
         if (Date.now() > end) return undefined;
         await this.#notice(LOOK_MS);
