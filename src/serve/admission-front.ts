@@ -10,7 +10,7 @@ import type { ProcessSettings } from '../config/index.ts';
 import type { AdmissionRecords, AdmissionScope, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
 import type { Metrics } from '../http/index.ts';
 import type { Ledger } from '../ledger/index.ts';
-import { CountersignError, type Environment, messageOf, Recent } from '../model/index.ts';
+import { CountersignError, type Environment, messageOf, Recent, within } from '../model/index.ts';
 import { readSecret } from '../open/index.ts';
 import type { PolicyPool } from '../policy/index.ts';
 import { CertificateKeeper, type CertificateSource, Demand, fromFiles, selfMade } from '../webhook/index.ts';
@@ -59,6 +59,7 @@ type Thread = {
 };
 
 const AGAIN_MS = 500; // delay before a thread that ended is restarted
+const CLOSE_MS = 5000; // a thread waits two seconds for pending answers
 const WATCH_MS = 100;
 const KEPT_POOLS = 8;
 // rules that work on one small object for this long never finish; counted in checks, because a machine may be paused
@@ -225,7 +226,7 @@ export class AdmissionFront {
     clearInterval(this.#watch);
     await Promise.all(
       [...this.#threads].map(async ({ worker, calls }) => {
-        await calls.close().catch(() => {});
+        await within(CLOSE_MS, calls.close(), () => {}).catch(() => {}); // it may have ended already
         calls.$close();
         await worker.terminate();
       }),

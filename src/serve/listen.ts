@@ -43,8 +43,14 @@ export function listen(
 /** Waits up to two seconds for pending answers. */
 export function closeServer(server: Server): Promise<void> {
   return new Promise((done) => {
-    server.close(() => done());
+    const late = setTimeout(() => {
+      server.closeAllConnections();
+      done(); // a connection that has not spoken TLS yet is none of the server's, and may stay for minutes
+    }, 2000);
+    server.close(() => {
+      clearTimeout(late);
+      done();
+    });
     server.closeIdleConnections();
-    setTimeout(() => server.closeAllConnections(), 2000).unref();
   });
 }
