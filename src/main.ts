@@ -30,7 +30,14 @@ const io = {
 };
 // Another replica runs the environment by now, and the rest of this process may wait for a ledger that does not answer.
 const onLeaseLost = () => setTimeout(() => process.exit(2), LOST_MS).unref();
-process.exitCode = await runCli(process.argv.slice(2), io, { onRunning: collect, onLeaseLost });
+let isService = false;
+const onRunning = () => {
+  isService = true;
+  collect();
+};
+process.exitCode = await runCli(process.argv.slice(2), io, { onRunning, onLeaseLost });
+// All is closed and recorded. A connection that somebody else holds must not keep a service from ending.
+if (isService) setTimeout(() => process.exit(), LOST_MS).unref();
 
 /**
  * Bounds the memory of a service. Collecting sooner costs nothing measurable, because it happens on other threads.

@@ -48,6 +48,7 @@ export async function serve(
     { write: io.err },
   );
   checkServeOptions(options);
+  io.signal.addEventListener('abort', () => log.info({}, 'told to stop'), { once: true });
   const probes = await ProbeServer.open(options.http);
   const away = { log, waitsFor: (why: string) => probes?.waitsFor(why) };
   const pauses = new LedgerPauses();
@@ -100,6 +101,7 @@ export async function serve(
     await front?.close();
     await documents?.close();
     await probes?.close();
+    log.info({}, 'ended');
   }
 }
 
