@@ -36,7 +36,7 @@ const onRunning = () => {
   collect();
 };
 process.exitCode = await runCli(process.argv.slice(2), io, { onRunning, onLeaseLost });
-// All is closed and recorded. A connection that somebody else holds must not keep a service from ending.
+// All is closed and recorded. A connection that a client holds must not keep the service from ending.
 if (isService) setTimeout(() => process.exit(), LOST_MS).unref();
 
 /**

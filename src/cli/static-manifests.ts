@@ -25,7 +25,7 @@ export function staticManifests(options: ManifestsOptions & { readonly static: s
   const files = filesOf(planOf(options), at);
   if (options.check) return check(directory, files, io);
   refuseOthers(directory);
-  // What others put beside our files is read by the API server too.
+  // The API server also reads files that others put beside ours.
   const problems = problemsOf(new Map([...readPolicies(directory), ...policiesIn(files)]));
   if (problems.length > 0)
     throw new CountersignError('usage', `the API server would not read these files: ${problems.join('; ')}`, {

@@ -137,7 +137,7 @@ export class ApiServer {
   #credentials:
     | { options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent; at: number }
     | undefined;
-  // What its last answer said the time is, and when that was by a clock that never jumps.
+  // Time stated by its last answer, and when that arrived, by a clock that never jumps.
   #told: { readonly time: number; readonly at: number } | undefined;
 
   constructor(config: KubeConfig, serviceAccount?: string, limits: ApiLimits = LIMITS) {

@@ -100,7 +100,7 @@ export class Cluster {
   /** The ledger's name, stamped on every object. */
   readonly #ledger: string;
   readonly #kinds = new Map<string, Promise<Map<string, Kind>>>();
-  /** What objects had beside Git's fields in their last dry run, by `refKey`: pointers. */
+  /** Pointers to fields that objects had beside Git's in their last dry run, by `refKey`. */
   readonly #beside = new Recent<readonly string[]>(10_000);
   readonly #standing = new StandingRefusals(() => this.#isWell());
   readonly #owners = new Recent<{ readonly owner: OwnerReference | undefined }>(10_000);
@@ -682,7 +682,7 @@ function ignored(ref: ObjectRef, rules: readonly IgnoreRule[]): string[] {
     .flatMap((r) => r.fields);
 }
 
-// What is left to others: the fields of the rules, and a scale within the bounds of Git's autoscaler.
+// Returns fields left to others: those of the rules, and a scale within the bounds of Git's autoscaler.
 function pointersOf(ref: ObjectRef, { ignore, scaled }: Writing, live: KubernetesObject): readonly string[] {
   const { replicas } = (live['spec'] ?? {}) as { readonly replicas?: unknown };
   const isScaled =

@@ -60,7 +60,7 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
   });
 }
 
-// What the API server says of a manifest that does not fit the schema, with status 500 and no reason.
+// Messages about a manifest that does not fit the schema, which come with status 500 and no reason.
 const UNFIT = /^failed to create typed patch object \(.*?\): /s;
 const UNREAD =
   /^failed to convert new object \(.*?\) to proper version: unable to convert unstructured object to .*?: /s;

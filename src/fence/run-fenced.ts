@@ -18,7 +18,7 @@ export type RunLimits = { readonly memory: number; readonly ms: number; readonly
 
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
-// What Go and the C library print first if the kernel refuses them memory for the heap, a stack or a thread.
+// Messages that Go and the C library print first if the kernel refuses memory for the heap, a stack or a thread.
 const OUT_OF_MEMORY = new RegExp(
   [
     'cannot allocate memory',

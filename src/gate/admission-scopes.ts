@@ -18,7 +18,7 @@ export type Door = {
   /** Whether undecidable requests are refused. */
   readonly enforces: boolean;
   readonly decide: (request: AdmissionRequest) => Promise<AdmissionDecision>;
-  /** Told when nobody heard in time that a request was allowed: it was refused. */
+  /** Called when the answer that allowed a request did not arrive in time: the request was refused. */
   readonly refused: (request: AdmissionRequest, decision: AdmissionDecision) => void;
 };
 

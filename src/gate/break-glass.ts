@@ -71,7 +71,7 @@ export class BreakGlass {
   #beside: { readonly grant: Grant; readonly opened: boolean }[] = [];
   #approvedBeside: readonly Approval[] = [];
   readonly #live: LiveGrants;
-  // What each Namespace said when it was last read, and when that was.
+  // Reasons on each Namespace when it was last read, and the time of reading.
   readonly #seen = new Map<string, Seen>();
 
   constructor(
@@ -396,7 +396,7 @@ export class BreakGlass {
     return request.dryRun ? decision : { ...decision, use };
   }
 
-  /** Records that a request was refused although its use is on record, because nobody heard the answer in time. */
+  /** Records that a request was refused although its use is on record, because the answer did not arrive in time. */
   async refuse({ uid, ref }: Pick<AdmissionRequest, 'uid' | 'ref'>, use: string): Promise<void> {
     const environment = this.#environment.metadata.name;
     await this.#ledger.recordSurely({ type: 'breakglass.refused', environment, uid, use, object: ref }, []);

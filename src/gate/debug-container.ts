@@ -3,7 +3,7 @@ import type { AdmissionRequest } from './admission-request.ts';
 
 type Container = Readonly<Record<string, unknown>>;
 
-// What a debug container may consist of. The API server gives it the last three, and the mount of the pod's own token.
+// Fields that a debug container may have. The API server gives it the last three, and the mount of the pod's own token.
 const FIELDS: ReadonlySet<string> = new Set([
   'name',
   'image',

@@ -94,7 +94,7 @@ export interface ClusterFacts {
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
 }
 
-/** What the annotations of a Namespace say about break-glass. */
+/** Break-glass reasons in the annotations of a Namespace. */
 export type LiveReason = { readonly reason: string | undefined; readonly approved: string | undefined };
 
 /** Access of break-glass to the live cluster, and to the loop that it wakes. */

@@ -13,7 +13,7 @@ import { ledgerName } from './open-sequencer.ts';
 import { halt } from './sequencer.ts';
 import { KEPT_TRIGGERS } from './sqlite-store.ts';
 
-/** What to archive, and where; a written file, unless only an interrupted run is to be finished. */
+/** A request to archive: up to when, and where; with a written file, unless it only finishes an interrupted run. */
 export type ArchiveRequest = {
   readonly before: string;
   readonly place: string;
@@ -22,7 +22,7 @@ export type ArchiveRequest = {
   readonly user: string;
 };
 
-/** What was moved, if anything, and the size of the store in bytes before and after. */
+/** Content that was moved, if any, and the size of the store in bytes before and after. */
 export type ArchiveMade = {
   readonly moved: (ProvenArchive & { readonly file: string; readonly entry: number }) | undefined;
   readonly size: { readonly before: number; readonly after: number };

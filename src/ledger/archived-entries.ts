@@ -13,7 +13,7 @@ export const ARCHIVED_TYPES = [
 /** The entry that says where archived entries are. */
 export type Segment = Recorded<EntryOf<'segment.archived'>>;
 
-/** What stands in the store in place of an archived entry: its time, and the index of its `segment.archived`. */
+/** Stub in the store in place of an archived entry: its time, and the index of its `segment.archived`. */
 export type Stub = { readonly time: string; readonly segment: number };
 
 const STUB = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (0|[1-9]\d{0,14})$/;

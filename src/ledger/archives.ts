@@ -9,7 +9,7 @@ import { leafHash } from './merkle.ts';
 
 type OpenArchive = { readonly db: DatabaseSync; readonly body: StatementSync; readonly evidence: StatementSync };
 
-/** What the store still has of an archived entry, besides its stub. */
+/** Columns that the store keeps of an archived entry, besides its stub. */
 export type ArchivedRow = { readonly leaf: Uint8Array; readonly type: string };
 
 /** An archived entry whose file is not at hand. */

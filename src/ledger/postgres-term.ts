@@ -31,7 +31,7 @@ export class Fenced extends CountersignError {
 }
 
 /**
- * The right to sequence, as one row of the table `term`. Whoever replaces the row ends the term: each transaction of a
+ * The right to sequence, as one row of the table `term`. Replacing the row ends the term: each transaction of a
  * leader locks its own row first, and writes nothing if there is none.
  */
 export class PostgresTerm {
@@ -80,7 +80,7 @@ export class PostgresTerm {
   async beat(): Promise<boolean> {
     if (performance.now() - this.#beatAt < BEAT_MS) return this.isHeld;
     if (!(await this.#touch())) return false;
-    // Whoever ends this term removes its row, so these rows are no leader's.
+    // Ending this term removes its row, so these rows are no leader's.
     await this.#query('DELETE FROM term WHERE nonce <> $1', [this.#nonce]);
     if (!this.#holdsLock) this.#holdsLock = await this.#tryLock();
     return true;

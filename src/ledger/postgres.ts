@@ -339,7 +339,7 @@ export class PostgresTables {
   async commit(batch: Batch, ids: readonly { readonly id: string; readonly first: number }[]): Promise<void> {
     try {
       await this.#begin('BEGIN');
-      await this.#term.guard(); // INVARIANT: whoever ends a term waits for this row
+      await this.#term.guard(); // INVARIANT: a replica that ends a term waits for this row
       if (ids.length > 0) {
         const taken = await this.#query('DELETE FROM outbox WHERE id = ANY($1::uuid[]) RETURNING id', [
           ids.map((i) => i.id),

@@ -9,7 +9,7 @@ export function replaceFile(path: string, content: string | Uint8Array): void {
   moveFile(`${path}.new`, path);
 }
 
-/** Writes a private file for the account that runs the service on its directory, whoever runs this. */
+/** Writes a private file for the account that owns the directory, also when run by root. */
 export function writePrivate(path: string, content: string | Uint8Array): void {
   const owner = process.geteuid?.() === 0 ? ownerOf(dirname(path)) : undefined;
   if (owner !== undefined) rmSync(path, { force: true }); // root follows no link in a directory of someone else

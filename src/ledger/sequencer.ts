@@ -40,7 +40,7 @@ export type Sequenced = {
 /** State that a sequencer found when it opened. */
 export type Found = { readonly entries: number; readonly unanchored: number; readonly lastTime: string };
 
-/** What an epoch's entry says. The checkpoint over the lost entries is asked for once the store was read back. */
+/** Content of an epoch's entry. `previous` is called once the store was read back, for the lost entries' checkpoint. */
 type EpochWords = {
   readonly reason: string;
   readonly previous: () => string;

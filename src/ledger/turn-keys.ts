@@ -105,7 +105,7 @@ function publicKeyOf(pem: string): Buffer {
   return readSigner('key', pem).publicKey;
 }
 
-/** What a ledger says about keys, whatever its name was when they signed. */
+/** Facts that a ledger records about keys, under any of its names. */
 type KeyFacts = {
   readonly isNewestBy: (publicKey: Buffer) => boolean;
   readonly isRetired: (publicKey: Buffer) => boolean;

@@ -117,7 +117,7 @@ function codeOf(thrown: unknown): unknown {
 class Check {
   readonly notes: string[] = [];
   checked = 0;
-  /** What is read at the moment. */
+  /** Entry or part of the store that is being read. */
   reading: { readonly what: string; readonly index?: number } = { what: 'the store' };
   root: Buffer = Buffer.alloc(0);
   until = '';

@@ -28,7 +28,7 @@ export type Approved = {
    * undefined if the object is not one of Git's.
    */
   readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
-  /** What injectors may add to pods. */
+  /** Containers and volumes that injectors may add to pods. */
   readonly injected: readonly Injection[];
   /** Whether operators are declared, which make objects for custom objects of Git. */
   readonly hasOperators: boolean;

@@ -78,7 +78,7 @@ const CHILDREN: ReadonlyMap<string, string> = new Map([
   ['batch/Job', 'batch/CronJob'],
 ]);
 
-// What made the owner; the owner itself, if an operator made it.
+// Finds the object that made the owner; the owner itself, if an operator made it.
 async function rootOf(owner: KubernetesObject, facts: MachineryFacts): Promise<KubernetesObject> {
   const title = `the ${owner.kind} \`${owner.metadata.name}\` is not in Git`;
   const root = await ownerOf(owner, facts).catch((thrown) => {

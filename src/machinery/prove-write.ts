@@ -28,7 +28,7 @@ export async function proveWrite(
   for (const duty of duties) {
     const proven = (by: MachineryFacts) => proofOf(() => duty.prove({ write, approved, facts: by }));
     let proof = await proven(facts);
-    // What is remembered of the cluster may be older than the write.
+    // Cached facts about the cluster may be older than the write.
     if (proof.kind === 'unproven') proof = await proven(freshly(facts));
     if (proof.kind === 'proven') return proof;
     // of several, the one that could not be determined is the more careful answer

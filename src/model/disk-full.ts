@@ -13,7 +13,7 @@ export function saysDiskFull(stderr: string): boolean {
     .some((line) => !line.startsWith('remote:') && /No space left on device|Disk quota exceeded/.test(line));
 }
 
-/** Returns the error for a full disk, whatever was being written to it. */
+/** Returns the error for a full disk. */
 export function diskFull(directory: string, cause?: unknown): CountersignError {
   return new CountersignError('disk-full', `the disk of \`${directory}\` is full`, {
     cause,

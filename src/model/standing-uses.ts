@@ -2,7 +2,7 @@ import type { EntryOf, Recorded } from './entry.ts';
 
 /**
  * Returns the uses of break-glass but for those whose request was refused after all. A refusal names the use by an id
- * that the service gave it, not by the request's uid: whoever sends a uid again takes back nothing that someone did.
+ * that the service gave it, not by the request's uid: sending the uid again takes back no one else's use.
  */
 export function standingUses<U extends Recorded<EntryOf<'breakglass.used'>>>(
   uses: readonly U[],

@@ -288,7 +288,7 @@ class Run {
     return before === undefined ? existed : live !== undefined && live !== before;
   }
 
-  // What others added to an object of ours may look like an alteration of an apply. A replacement has none of it.
+  // Fields that others added to our object may look like an alteration of an apply. A replacement has none of them.
   #isOursAltered(item: Item, thrown: unknown): boolean {
     return isAltered(thrown) && !item.isNew && isExact(item.ref, this.#ports.environment);
   }

@@ -354,7 +354,7 @@ export class Drift {
     return (use) => after(use) && reasons.get(placeOf(use))?.trim() !== use.entry.reason;
   }
 
-  // What a request announced counts only if the API server has it. A different content is drift.
+  // An announced write counts only if the API server has it. Different content is drift.
   async #isHeld(ref: ObjectRef, found: Comparison, uses: readonly Use[]): Promise<boolean> {
     if (uses.length === 0) return false;
     const live = await this.#ports.cluster.read(ref);
@@ -368,7 +368,7 @@ export class Drift {
   }
 }
 
-// What a subresource writes.
+// Fields that a subresource writes.
 const PARTS: Readonly<Record<string, string>> = {
   scale: '/spec/replicas',
   ephemeralcontainers: '/spec/ephemeralContainers',

@@ -583,7 +583,7 @@ export class Reconciler {
   }
 }
 
-// What is not understood ends the check.
+// Tests whether a failure may pass. Errors that are not understood end the check.
 function isTemporary(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.recover !== 'halt';
 }

@@ -434,7 +434,7 @@ function drift(source: ReportSource): Draft[] {
   ];
 }
 
-// What ran, or could have run, without being what was approved. `unmatched` loses the audit entries that are told here.
+// Lists content that ran, or could have run, without approval. Removes the audit entries it reports from `unmatched`.
 function unproven(source: ReportSource, unmatched: Indexed<EntryOf<'audit.unmatched'>>[]): Draft[] {
   const ends = new Map(source.of('content.resolved').map((r) => [r.entry.found, r]));
   return source.within('content.unproven').map((r) => {

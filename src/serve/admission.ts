@@ -58,7 +58,7 @@ export async function openAdmission(
   log.info('url' in front.place ? { url: front.place.url } : front.place, 'the admission webhook is in place');
 }
 
-// What controllers make is compared with what they make it from.
+// Follows the objects from which controllers make others, to compare the two.
 async function followLineages(
   { links, log, closing }: Serving,
   gates: readonly OpenGate[],

@@ -2,7 +2,7 @@ import { workerData } from 'node:worker_threads';
 import { type ArchiveRequest, type LedgerKey, moveToArchive } from '../ledger/index.ts';
 import { answerWith } from '../open/index.ts';
 
-/** What to archive, of which ledger, and the key that records it. */
+/** A request to archive, its ledger, and the key that records it. */
 export type ArchiveTask = {
   readonly data: string;
   readonly request: ArchiveRequest;

@@ -162,7 +162,7 @@ export async function openControl(
   closing.push(await listenForCommands(socket, control, outlives));
 }
 
-// What a person should know beside the state of the environments.
+// Lists problems that `status` shows besides the state of the environments.
 function troublesOf({ clock, ledger, options }: Serving, anchors: AnchorKeeper | undefined): readonly string[] {
   const clockTrouble = clock.trouble(ledger);
   const { anchor = [], data } = options as ServeOptions;

@@ -28,7 +28,7 @@ export type ServeOptions = PassOptions & {
 export type ServeHooks = {
   /** Called when everything is loaded and runs. */
   readonly onRunning?: () => void;
-  /** Called when a Lease was lost. The process should end soon, whatever is still open. */
+  /** Called when a Lease was lost. The process should end soon, even if something is still open. */
   readonly onLeaseLost?: () => void;
   readonly onStep?: (step: Step, environment: string) => void;
 };

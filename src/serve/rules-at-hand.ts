@@ -22,8 +22,8 @@ const TIMES = {
 };
 
 /**
- * Keeps the rules of an environment loadable on this replica, whoever runs it: every replica answers admission, but
- * only the one that runs an environment fetches its branch by itself.
+ * Keeps the rules of an environment loadable on this replica, also if another one runs it: every replica answers
+ * admission, but only the one that runs an environment fetches its branch by itself.
  */
 export class RulesAtHand {
   readonly environment: Environment;

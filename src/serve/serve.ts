@@ -295,7 +295,7 @@ type Tenure = {
   readonly leases: ReadonlyMap<string, Held>;
   readonly log: Logger;
   readonly onLost: () => void;
-  /** What this replica lacks for its work, in words; undefined if no other replica can have it. */
+  /** Says what this replica lacks for its work; undefined if no other replica can have it. */
   readonly lacks: (() => string | undefined) | undefined;
 };
 

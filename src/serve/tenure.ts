@@ -12,7 +12,7 @@ export type Tenant = {
   readonly name: string;
   run(): Promise<void>;
   stop(): void;
-  /** Ends `run`, which may be called again; without it, the work goes on whatever this replica lacks. */
+  /** Ends `run`, which may be called again; without it, the work goes on even if this replica lacks something. */
   pause?(): void;
   /** Why its checks fail since when, by `performance.now()`; undefined if they do not. */
   readonly failing?: Failing | undefined;
@@ -80,7 +80,7 @@ const UNABLE = 0.5; // of a Lease's duration: a database that restarts is back b
 const PASSED_ON = 0.5; // of a Lease's duration: the others look every third
 // If no replica reaches the repository, the Lease must not go round and round.
 const PASS_ON_MS = 300_000;
-// What another replica may have, by the code of the failure.
+// Codes of failures that another replica may not have.
 const LACKING: ReadonlySet<string> = new Set(['git-unreachable', 'disk-full'] satisfies ErrorCode[]);
 
 // Why the loop's checks fail, if that may be different on another replica.

@@ -203,7 +203,7 @@ async function decide(
   }
 }
 
-// What is allowed after the deadline was refused at the deadline.
+// A request that is allowed after the deadline was refused at the deadline.
 async function inTime(ms: number, request: AdmissionRequest, door: Door): Promise<AdmissionDecision> {
   const asked = door.decide(request);
   return within(ms, asked, () => {
