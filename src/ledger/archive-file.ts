@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
@@ -7,6 +7,7 @@ import { ARCHIVED_TYPES, StaysHash } from './archived-entries.ts';
 import { archiveAddress, measure } from './archives.ts';
 import type { LedgerReader } from './ledger-reader.ts';
 import { CompactRange, leafHash } from './merkle.ts';
+import { moveFile, sync } from './replace-file.ts';
 import { halt } from './sequencer.ts';
 import { ARCHIVE } from './sqlite-store.ts';
 
@@ -64,8 +65,7 @@ export async function writeArchive(
     if (range === undefined) return undefined;
     const file = `segment-${range.first}-${range.last}-${measure(making).sha256.slice(0, 16)}.db`;
     await around('place', () => {
-      renameSync(making, join(place, file));
-      sync(place);
+      moveFile(making, join(place, file));
     });
     return file;
   } catch (cause) {
@@ -103,12 +103,6 @@ function copyInto(
     chmodSync(file, 0o400);
     sync(file);
   }
-}
-
-function sync(path: string): void {
-  const descriptor = openSync(path, 'r');
-  fsyncSync(descriptor);
-  closeSync(descriptor);
 }
 
 /** Content of an archive that was read back and proven, as `segment.archived` records it. */

@@ -15,7 +15,7 @@ export class KnownKeys {
 
   /** `keys` have a name of this ledger; `origin` is any of its names. */
   constructor(origin: string, keys: readonly Verifier[]) {
-    this.#base = baseName(origin);
+    this.#base = parseName(origin).base;
     const byBytes = new Map(keys.map(({ publicKey, name }) => [publicKey.toString(), { publicKey, name }]));
     this.#keys = [...byBytes.values()];
   }
@@ -23,7 +23,7 @@ export class KnownKeys {
   /** Opens a checkpoint that one of the keys signed, under any name of this ledger; undefined otherwise. */
   open(note: string): OpenedCheckpoint | undefined {
     const name = note.slice(0, Math.max(0, note.indexOf('\n')));
-    return baseName(name) === this.#base ? openCheckpoint(note, this.under(name)) : undefined;
+    return parseName(name).base === this.#base ? openCheckpoint(note, this.under(name)) : undefined;
   }
 
   /** The keys under a name. */
@@ -48,7 +48,13 @@ export class KnownKeys {
   }
 }
 
-/** Returns the first name of a ledger: `NAME` of `NAME/epoch-2`. */
-function baseName(origin: string): string {
-  return /^(.*)\/epoch-[1-9]\d*$/s.exec(origin)?.[1] ?? origin;
+/** Returns the name of the epoch after one: `NAME/epoch-2` after `NAME`. */
+export function nextName(origin: string): string {
+  const { base, epoch } = parseName(origin);
+  return `${base}/epoch-${epoch + 1}`;
+}
+
+function parseName(origin: string): { readonly base: string; readonly epoch: number } {
+  const [, base = origin, epoch = '1'] = /^(.*)\/epoch-(\d+)$/s.exec(origin) ?? [];
+  return { base, epoch: Number(epoch) };
 }

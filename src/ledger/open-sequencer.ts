@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { CountersignError } from '../model/index.ts';
 import { type Instance, newInstance, openCheckpoint } from './checkpoint.ts';
 import { accessTrouble, handToOwner, readData, refuseForeign } from './data-access.ts';
+import { nextName } from './known-keys.ts';
 import { LEDGER_FILES } from './ledger-files.ts';
 import { LedgerReader } from './ledger-reader.ts';
 import {
@@ -268,12 +269,9 @@ function namesIn(directory: string): {
   }
 }
 
-// The name of a new epoch has its number: `…/epoch-2` after the first.
 function originOf({ directory, origin, newEpoch }: LedgerPlace): string {
-  const known = ledgerName(directory);
-  if (newEpoch === undefined) return known ?? origin;
-  const [, base = known ?? origin, number = '1'] = /^(.*)\/epoch-(\d+)$/.exec(known ?? origin) ?? [];
-  return `${base}/epoch-${Number(number) + 1}`;
+  const name = ledgerName(directory) ?? origin;
+  return newEpoch === undefined ? name : nextName(name);
 }
 
 /** Returns the keys that sign a ledger under a name, the current one first. Throws `key-missing` and `key-unusable`. */

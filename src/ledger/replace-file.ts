@@ -20,10 +20,11 @@ export function writePrivate(path: string, content: string | Uint8Array): void {
 /** Renames a file within its directory; the new name survives a power cut. */
 export function moveFile(from: string, to: string): void {
   renameSync(from, to);
-  sync(dirname(to), 'r');
+  sync(dirname(to));
 }
 
-function sync(path: string, flags: 'r' | 'r+'): void {
+/** Makes the content of a file, or the names in a directory, survive a power cut. */
+export function sync(path: string, flags: 'r' | 'r+' = 'r'): void {
   const descriptor = openSync(path, flags);
   fsyncSync(descriptor);
   closeSync(descriptor);
