@@ -44,7 +44,7 @@ export {
 } from './note.ts';
 export { type LedgerKey, ledgerName, openSigner } from './open-sequencer.ts';
 export { fileAnchor, timestampAnchor, witnessAnchor } from './outside-anchors.ts';
-export { keptNotes, type NewEpoch, planEpoch } from './plan-epoch.ts';
+export { keptNotes, planEpoch } from './plan-epoch.ts';
 export { databaseAddress } from './postgres-address.ts';
 export { postgresSchema } from './postgres-schema.ts';
 export { programSource } from './program-source.ts';

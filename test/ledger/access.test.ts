@@ -1,23 +1,23 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { importLedger, openEpoch, openLedger, parseVerifiers, rotateKey } from '../../src/ledger/index.ts';
 import { takeLock } from '../../src/ledger/take-lock.ts';
 import { readText } from '../../src/open/index.ts';
+import { OTHER, type OtherAccount, otherAccount } from '../kit/other-account.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign } from '../kit/service.ts';
 
 // Who may use a data directory, and what its lock is worth.
 const directory = scratch();
 const ORIGIN = 'countersign.dev/test';
-const OTHER = 65534;
 const isRoot = process.getuid?.() === 0;
-const needsRoot = { skip: isRoot ? false : 'only root has two accounts' };
 if (isRoot) chmodSync(directory, 0o755);
+const found = otherAccount(directory);
+const other = found as OtherAccount;
+const needsOther = { skip: typeof found === 'string' ? found : false };
+const needsRoot = { skip: isRoot ? needsOther.skip : 'only root has two accounts' };
 let serial = 0;
 
 async function add(at: string): Promise<void> {
@@ -28,23 +28,13 @@ async function add(at: string): Promise<void> {
 
 /** Opens a ledger and records an entry, in a process of an account that is not root. Returns what it prints. */
 async function addAsOther(at: string): Promise<string> {
-  const ledger = fileURLToPath(new URL('../../src/ledger/index.ts', import.meta.url));
   const script = `(async () => {
-    const { openLedger } = await import(${JSON.stringify(ledger)});
+    const { openLedger } = await import(${JSON.stringify(other.path('src/ledger/index.ts'))});
     const ledger = await openLedger(${JSON.stringify(at)}, ${JSON.stringify(ORIGIN)});
     await ledger.record({ type: 'service.stopped', reason: 'x' });
     await ledger.close();
   })().catch((thrown) => console.log(thrown.code, thrown.message, thrown.hint))`;
-  return asOther(['--eval', script]);
-}
-
-async function asOther(args: readonly string[]): Promise<string> {
-  const account = isRoot ? { uid: OTHER, gid: OTHER } : {};
-  const child = spawn(process.execPath, args, { ...account, env: {}, stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (said += data));
-  await once(child, 'close');
-  return said;
+  return other.node(['--eval', script]);
 }
 
 /** A data directory of the other account. */
@@ -59,7 +49,7 @@ async function theirs(): Promise<string> {
 
 const owners = (at: string): string[] => readdirSync(at).filter((name) => statSync(join(at, name)).uid !== OTHER);
 
-test('a lock file that may not be written is refused, since SQLite would take no lock on it', async () => {
+test('a lock file that may not be written is refused, since SQLite would take no lock on it', needsOther, async () => {
   const at = await theirs();
   chmodSync(join(at, 'ledger.lock'), 0o400);
   const said = await addAsOther(at);
@@ -131,7 +121,6 @@ test('a file of another account is named with its owner and the fix', needsRoot,
   }
   const at = await theirs();
   chownSync(at, 0, 0);
-  const program = fileURLToPath(new URL('../../bin/countersign.mjs', import.meta.url));
-  const said = await asOther([program, 'ledger', 'rotate-key', '--data', at]);
+  const said = await other.node([other.path('bin/countersign.mjs'), 'ledger', 'rotate-key', '--data', at]);
   assert.match(said, /belongs to uid 0: uid 65534 may not/);
 });
