@@ -110,7 +110,8 @@ test('a replica that stands by judges as the one that runs the environment does,
   const url = `http://127.0.0.1:${port}/judges.git`;
   const admission = { policy: { namespaces: ['judged-*'], mode: 'enforce' } };
   let git = await startGitServer(directory, port);
-  const { fleet, start } = await replicas('judges', { url, admission });
+  // The first does not look while Git is away: it would pass the environment on.
+  const { fleet, start } = await replicas('judges', { url, admission, interval: '10m' });
   const [dev, oncall] = await Promise.all(['dev', 'oncall'].map((user) => stage.as(user)));
   assert.ok(dev && oncall);
   await stage.admin.request('POST', '/api/v1/namespaces', {
@@ -179,8 +180,10 @@ test('a replica that stands by judges as the one that runs the environment does,
     const applied = a.entry('apply.result', 'production', (e) => e.revision === green && e.outcome === 'applied');
     let isApplied = false;
     void applied.then(() => (isApplied = true));
+    const looking = countersign(['reconcile', 'production', '--reason', 'it is there', '--data', a.data]);
     const answers = new Set<number>();
     while (!isApplied) answers.add((await inRules(true)).status);
+    assert.equal((await looking).code, 0);
     assert.deepEqual([...answers], [201]);
     assert.equal((await statusOf(b)).state, 'standby');
     const own = b.entries('admission.denied', 'production').filter(({ entry }) => /countersign/.test(entry.user));
