@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { CountersignError, diskFull, saysDiskFull } from '../model/index.ts';
 import { accessEnvironment, type GitAccess } from './access.ts';
-import { complaint, type GitProgram, type GitResult, remoteReason, runGit } from './run-git.ts';
+import { complaint, type GitProgram, remoteReason, runGit } from './run-git.ts';
+import type { GitResult } from './run-program.ts';
 
 const REF = 'refs/countersign/checkpoints';
 const FILE = 'checkpoint';

@@ -1,15 +1,15 @@
+import { constants, setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
-import { collectLeftovers, giveWay, messageOf } from '../model/index.ts';
 import type { GitAnswer, GitTask } from './run-beside.ts';
-import { runGit } from './run-git.ts';
+import { runProgram } from './run-program.ts';
 
-// Runs one program per message, concurrently. All of it serves changes, which can wait while requests are answered.
-giveWay();
-collectLeftovers();
-parentPort?.on('message', ({ id, program, args, options }: GitTask) => {
+// Runs one program per message, concurrently. All of it serves changes, which can wait while requests are answered, so
+// it gives way like `giveWay` of `model/`, which is not imported here: its room takes 15 MiB more in each thread.
+if (process.platform === 'linux') setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+parentPort?.on('message', ({ id, command, options }: GitTask) => {
   const tell = (answer: GitAnswer) => parentPort?.postMessage(answer);
-  runGit(program, args, options).then(
+  runProgram(command, options).then(
     (result) => tell({ id, result }),
-    (thrown) => tell({ id, failed: messageOf(thrown) }),
+    () => tell({ id, failed: true }),
   );
 });

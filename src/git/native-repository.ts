@@ -15,15 +15,8 @@ import {
 import { accessEnvironment, type GitAccess } from './access.ts';
 import { type GitObject, MAX_BYTES, ObjectTooLarge, type ObjectType, verifyObjectId } from './object.ts';
 import { APPROVALS_REF, type Repository, redactUrl, refuseShallow, sourceRef } from './repository.ts';
-import {
-  complaint,
-  type GitProgram,
-  type RunGitOptions,
-  remoteReason,
-  runGit,
-  UNSOUND,
-  withinMemory,
-} from './run-git.ts';
+import { complaint, type GitProgram, remoteReason, runGit, UNSOUND, withinMemory } from './run-git.ts';
+import type { RunGitOptions } from './run-program.ts';
 
 // No configuration, hooks, replacements or prompts may change a history.
 const ENVIRONMENT = {

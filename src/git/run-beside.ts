@@ -1,21 +1,25 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { CountersignError } from '../model/index.ts';
-import type { GitResult, RunGit, RunGitOptions } from './run-git.ts';
+import { type RunGit, withinMemory } from './run-git.ts';
+import type { GitResult, RunGitOptions } from './run-program.ts';
 
 export type GitTask = {
   readonly id: number;
-  readonly program: string;
-  readonly args: readonly string[];
+  readonly command: readonly [string, ...string[]];
   readonly options: RunGitOptions;
 };
 export type GitAnswer =
   | { readonly id: number; readonly result: GitResult }
-  | { readonly id: number; readonly failed: string };
+  | { readonly id: number; readonly failed: true };
 
 const YOUNG_MIB = 3; // it passes bytes on; without a limit this space grows to 48
 
-type Waiting = { readonly done: (result: GitResult) => void; readonly failed: (why: unknown) => void };
+type Waiting = {
+  readonly program: string;
+  readonly done: (result: GitResult) => void;
+  readonly failed: (why: unknown) => void;
+};
 
 /**
  * Starts programs from a separate thread. Starting one blocks a thread for ten milliseconds, or more if cores are busy.
@@ -30,10 +34,11 @@ export class RunBeside {
   readonly run: RunGit = (program, args, options = {}) =>
     new Promise((done, failed) => {
       const id = this.#next++;
-      this.#waiting.set(id, { done, failed });
+      this.#waiting.set(id, { program, done, failed });
       this.#worker ??= this.#start();
       this.#worker.ref();
-      this.#worker.postMessage({ id, program, args, options } satisfies GitTask);
+      const command = withinMemory(program, args, options.memory);
+      this.#worker.postMessage({ id, command, options } satisfies GitTask);
     });
 
   async close(): Promise<void> {
@@ -49,7 +54,9 @@ export class RunBeside {
       this.#waiting.delete(answer.id);
       if (this.#waiting.size === 0) worker.unref();
       if ('failed' in answer)
-        waiting?.failed(new CountersignError('tool-missing', answer.failed, { hint: 'install git' }));
+        waiting?.failed(
+          new CountersignError('tool-missing', `cannot run \`${waiting.program}\``, { hint: 'install git' }),
+        );
       else waiting?.done({ ...answer.result, stdout: Buffer.from(answer.result.stdout) });
     });
     worker.on('error', () => {}); // the exit event reports it

@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
 import { CountersignError, limitedCommand } from '../model/index.ts';
+import { type GitResult, type RunGitOptions, runProgram } from './run-program.ts';
 
 /** The `git` program, and the search path for its own helpers such as ssh. */
 export type GitProgram = {
@@ -15,68 +15,19 @@ export type GitProgram = {
   readonly fetchMs?: number;
 };
 
-export type GitResult = { readonly code: number; readonly stdout: Buffer; readonly stderr: string };
-
-export type RunGitOptions = {
-  readonly cwd?: string;
-  readonly env?: NodeJS.ProcessEnv;
-  readonly input?: Uint8Array | string;
-  readonly timeoutMs?: number;
-  /**
-   * Also ends processes that git started: a helper that talks to a server would continue. Do not use it where git may
-   * ask a person at a terminal.
-   */
-  readonly withChildren?: boolean;
-  /** Memory limit, in bytes, of each process. */
-  readonly memory?: number | undefined;
-};
 export type RunGit = (program: string, args: readonly string[], options?: RunGitOptions) => Promise<GitResult>;
-
-const TIMEOUT_MS = 120_000;
-const MAX_ERRORS = 1024 * 1024;
 
 /**
  * Runs the `git` program once, without a shell. `input` goes to its standard input. Gives up after `timeoutMs` (default
  * two minutes).
  */
-export const runGit: RunGit = (program, args, options = {}) =>
-  new Promise((resolve, reject) => {
-    const { cwd, env, withChildren = false, timeoutMs = TIMEOUT_MS } = options;
-    const [file, ...words] = withinMemory(program, args, options.memory);
-    const child = spawn(file, words, { cwd, env, stdio: 'pipe', detached: withChildren });
-    const out: Buffer[] = [];
-    const err: Buffer[] = [];
-    let errors = 0;
-    let ended: string | undefined;
-    const end = (why: string) => {
-      ended ??= why;
-      if (!withChildren || child.pid === undefined) child.kill('SIGKILL');
-      else
-        try {
-          process.kill(-child.pid, 'SIGKILL');
-        } catch {
-          child.kill('SIGKILL');
-        }
-    };
-    const timer = setTimeout(() => end(`fatal: it was not done within ${timeoutMs / 1000} s`), timeoutMs);
-    child.stdout.on('data', (d: Buffer) => out.push(d));
-    child.stderr.on('data', (d: Buffer) => {
-      errors += d.length;
-      if (errors > MAX_ERRORS) end(`fatal: it complains with more than ${MAX_ERRORS} bytes`);
-      else err.push(d);
-    });
-    child.on('error', (cause) => {
-      clearTimeout(timer);
-      reject(new CountersignError('tool-missing', `cannot run \`${program}\``, { cause, hint: 'install git' }));
-    });
-    child.on('close', (code) => {
-      clearTimeout(timer);
-      const stderr = ended ?? Buffer.concat(err).toString('utf8').trim();
-      resolve({ code: ended === undefined ? (code ?? 1) : 1, stdout: Buffer.concat(out), stderr });
-    });
-    child.stdin.on('error', () => {}); // git may close its input early; its exit code reports that
-    child.stdin.end(options.input ?? '');
-  });
+export const runGit: RunGit = async (program, args, options = {}) => {
+  try {
+    return await runProgram(withinMemory(program, args, options.memory), options);
+  } catch (cause) {
+    throw new CountersignError('tool-missing', `cannot run \`${program}\``, { cause, hint: 'install git' });
+  }
+};
 
 /** Wraps a command so that the kernel limits its memory, if a limit is given. */
 export function withinMemory(

@@ -1,7 +1,8 @@
 import { isAbsolute, resolve } from 'node:path';
 import { CountersignError, isObjectId } from '../model/index.ts';
 import { APPROVALS_REF } from './repository.ts';
-import { complaint, type GitResult, runGit } from './run-git.ts';
+import { complaint, runGit } from './run-git.ts';
+import type { GitResult } from './run-program.ts';
 
 const ATTEMPTS = 5;
 
