@@ -35,6 +35,7 @@ const NOTHING_FROM_OUTSIDE: Readonly<Record<string, string>> = {
   'serve/ledger.ts': 'names of ours in the data directory',
   'serve/open-serving.ts': 'makes the data directory that the operator named',
   'serve/signing-lease.ts': 'asks where the data directory lies',
+  'cluster/credentials.ts': 'asks for the state of files that load-kubeconfig.ts, which has a row, has found',
   'config/version.ts': 'reads our own package.json',
   'fence/memory.ts': 'reads what the kernel says of processes that we started',
   'ledger/archive-ledger.ts': 'the store in the data directory, and an archive that archive-file.ts has written',

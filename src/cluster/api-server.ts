@@ -1,22 +1,9 @@
-import { existsSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { Agent as HttpAgent, request as httpRequest } from 'node:http';
 import { Agent, type RequestOptions, request } from 'node:https';
-import { KubeConfig } from '@kubernetes/client-node';
 import { CountersignError, messageOf } from '../model/index.ts';
-import { documentKubeconfig } from './kubeconfig.ts';
-
-/**
- * Selects a cluster: a kubeconfig file and context, or (without a file) the pod's own account. May also name the
- * ServiceAccount to impersonate there, as `namespace/name`.
- */
-export type ClusterAddress = {
-  readonly kubeconfig: string | undefined;
-  readonly context: string | undefined;
-  readonly serviceAccount?: string | undefined;
-  /** `operator` if a flag or the environment named it: only such a kubeconfig may start programs. */
-  readonly namedBy?: 'operator' | 'document' | undefined;
-};
+import type { ClusterAddress } from './cluster-address.ts';
+import { type CredentialOptions, type Credentials, openCredentials } from './credentials.ts';
 
 /**
  * An answer of the API server. `body` is parsed JSON; `warnings` are the texts of its Warning headers; `retryAfter` is
@@ -70,9 +57,9 @@ export type ApiLimits = {
  */
 export async function connect(
   address: ClusterAddress,
+  options: CredentialOptions = {},
 ): Promise<{ server: ApiServer; user: string; hasCredentialId: boolean }> {
-  const config = loadKubeConfig(address);
-  const server = new ApiServer(config, address.serviceAccount);
+  const server = new ApiServer(await openCredentials(address, options), address.serviceAccount);
   const review = await server.request('POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'SelfSubjectReview',
@@ -89,49 +76,14 @@ export async function connect(
   return { server, user, hasCredentialId: Object.hasOwn(extra ?? {}, 'authentication.kubernetes.io/credential-id') };
 }
 
-function loadKubeConfig({ kubeconfig, context, namedBy }: ClusterAddress): KubeConfig {
-  if (kubeconfig !== undefined && namedBy !== 'operator') return documentKubeconfig(kubeconfig, context);
-  const config = new KubeConfig();
-  try {
-    if (kubeconfig === undefined) loadOwnAccount(config);
-    else config.loadFromFile(kubeconfig);
-    if (context !== undefined) config.setCurrentContext(context);
-    if (config.getCurrentCluster() === null)
-      throw new Error(context === undefined ? 'it has no current context' : `it has no context \`${context}\``);
-    return config;
-  } catch (cause) {
-    const what =
-      kubeconfig === undefined
-        ? 'there is no kubeconfig: `KUBECONFIG` is not set and this is not a pod'
-        : `the kubeconfig \`${kubeconfig}\` cannot be used: ${messageOf(cause)}`;
-    throw new CountersignError('config-invalid', what, {
-      cause,
-      hint:
-        kubeconfig === undefined
-          ? 'name one with --kubeconfig'
-          : 'name one with --kubeconfig, `KUBECONFIG`, or `spec.target.kubeconfig`',
-    });
-  }
-}
-
-// Outside a pod, the library would silently use an empty address.
-function loadOwnAccount(config: KubeConfig): void {
-  config.loadFromCluster();
-  const { server = '' } = config.getCurrentCluster() ?? {};
-  const { tokenFile } = (config.getCurrentUser()?.authProvider?.config ?? {}) as { tokenFile?: string };
-  const isAddress = URL.canParse(server) && new URL(server).hostname !== 'undefined';
-  if (!isAddress || tokenFile === undefined || !existsSync(tokenFile))
-    throw new Error('this is not a pod with a service account');
-}
-
 /**
  * Sends requests to one API server over a pool of persistent connections. The stock client opens a connection per
  * request, which takes three times as long and nine times the CPU. Only its parsing of kubeconfigs and credentials is
- * used.
+ * used (`credentials.ts`).
  */
 export class ApiServer {
   readonly url: string;
-  readonly #config: KubeConfig;
+  readonly #from: Credentials;
   readonly #limits: ApiLimits;
   readonly #impersonated: Readonly<Record<string, string>>;
   #credentials:
@@ -140,10 +92,10 @@ export class ApiServer {
   // Time stated by its last answer, and when that arrived, by a clock that never jumps.
   #told: { readonly time: number; readonly at: number } | undefined;
 
-  constructor(config: KubeConfig, serviceAccount?: string, limits: ApiLimits = LIMITS) {
-    this.#config = config;
+  constructor(from: Credentials, serviceAccount?: string, limits: ApiLimits = LIMITS) {
+    this.#from = from;
     this.#limits = limits;
-    this.url = config.getCurrentCluster()?.server ?? '';
+    this.url = from.url;
     this.#impersonated =
       serviceAccount === undefined
         ? {}
@@ -317,8 +269,7 @@ export class ApiServer {
   async #connection(): Promise<{ options: RequestOptions; agent: Agent | HttpAgent; streams: Agent | HttpAgent }> {
     if (this.#credentials !== undefined && performance.now() - this.#credentials.at < CREDENTIALS_MS)
       return this.#credentials;
-    const options: RequestOptions = {};
-    await this.#config.applyToHTTPSOptions(options);
+    const options = await this.#from.read();
     const { ca, cert, key, pfx, passphrase, servername, rejectUnauthorized } = options;
     const tls = Object.fromEntries(
       Object.entries({ ca, cert, key, pfx, passphrase, servername, rejectUnauthorized }).filter(

@@ -2,9 +2,10 @@
  * Takes an `AllowedRevision` and its plan. Returns the API server's results: dry run, apply, removal, live state.
  * Refuses to send anything without a ledger entry, and never reveals the content of Secrets.
  */
-export { type Answer, ApiServer, type ClusterAddress, connect } from './api-server.ts';
+export { type Answer, ApiServer, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';
 export { Cluster } from './cluster.ts';
+export type { ClusterAddress } from './cluster-address.ts';
 export { type Condition, ConfigurationObjects } from './configuration-objects.ts';
 export { differences } from './fields.ts';
 

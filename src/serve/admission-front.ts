@@ -394,11 +394,10 @@ async function sourceOf(options: FrontOptions, settings: ProcessSettings, host: 
     throw new CountersignError('usage', `\`${webhookTls}\` does not name a Secret`, {
       hint: 'use --webhook-tls secret:NAMESPACE/NAME, or a directory',
     });
-  const { server } = await connect({
-    kubeconfig: options.kubeconfig ?? settings.kubeconfig,
-    context: options.context,
-    namedBy: 'operator',
-  });
+  const { server } = await connect(
+    { kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context, namedBy: 'operator' },
+    { aside: true },
+  );
   return sharedCertificate(server, namespace, name, host);
 }
 

@@ -55,11 +55,10 @@ export class ServedDocuments {
   static async open(options: ServeOptions, settings: ProcessSettings, log: Logger): Promise<ServedDocuments> {
     const namespaces = options.configNamespace ?? [];
     if (namespaces.length === 0) return new ServedDocuments(options, log, undefined);
-    const { server } = await connect({
-      kubeconfig: options.kubeconfig ?? settings.kubeconfig,
-      context: options.context,
-      namedBy: 'operator',
-    });
+    const { server } = await connect(
+      { kubeconfig: options.kubeconfig ?? settings.kubeconfig, context: options.context, namedBy: 'operator' },
+      { aside: true },
+    );
     const objects = new ConfigurationObjects(server, namespaces, log);
     let self: ServedDocuments | undefined;
     try {

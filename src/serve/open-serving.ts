@@ -15,7 +15,7 @@ import {
   placeWriteAhead,
   WriteAhead,
 } from '../ledger/index.ts';
-import { CountersignError, digestOf, durationMs, type Trace, untraced } from '../model/index.ts';
+import { CountersignError, digestOf, durationMs, type Environment, type Trace, untraced } from '../model/index.ts';
 import { Notifications } from '../notify/index.ts';
 import { ledgerKey, type PassOptions, recorderOf } from '../open/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
@@ -217,23 +217,33 @@ async function connectAll(
 ): Promise<ReadonlyMap<string, ClusterLink>> {
   const byAddress = new Map<string, ClusterLink>();
   const byEnvironment = new Map<string, ClusterLink>();
-  for (const { metadata, spec } of configuration.environments) {
-    const address = {
-      kubeconfig: spec.target.kubeconfig ?? options.kubeconfig ?? settings.kubeconfig,
-      context: spec.target.context ?? options.context,
-      serviceAccount: spec.target.serviceAccount,
-      namedBy: spec.target.kubeconfig === undefined ? ('operator' as const) : ('document' as const),
-    };
+  const addresses = configuration.environments.map(({ metadata, spec }) => ({
+    name: metadata.name,
+    address: addressOf(spec.target, options.kubeconfig ?? settings.kubeconfig, options.context),
+  }));
+  const aside = new Set(addresses.map(({ address }) => JSON.stringify(address))).size <= FEW;
+  for (const { name, address } of addresses) {
     const key = JSON.stringify(address);
-    const link = byAddress.get(key) ?? (await openLink(address));
+    const link = byAddress.get(key) ?? (await connect(address, { aside }));
     byAddress.set(key, link);
-    byEnvironment.set(metadata.name, link);
+    byEnvironment.set(name, link);
   }
   return byEnvironment;
 }
 
-async function openLink(address: ClusterAddress): Promise<ClusterLink> {
-  return connect(address);
+const FEW = 4; // a thread that reads a kubeconfig takes half a second of a core
+
+function addressOf(
+  target: Environment['spec']['target'],
+  kubeconfig: string | undefined,
+  context: string | undefined,
+): ClusterAddress {
+  return {
+    kubeconfig: target.kubeconfig ?? kubeconfig,
+    context: target.context ?? context,
+    serviceAccount: target.serviceAccount,
+    namedBy: target.kubeconfig === undefined ? 'operator' : 'document',
+  };
 }
 
 // The id of the kube-system namespace: stable for the cluster's life, and no name has to be chosen.

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { KubeConfig } from '@kubernetes/client-node';
+import { credentialsOf } from '../../src/cluster/credentials.ts';
 import { ApiServer } from '../../src/cluster/index.ts';
 import { fetchReviews } from '../../src/forge/index.ts';
 import { openRepository } from '../../src/git/index.ts';
@@ -88,7 +89,12 @@ function apiServer(url: string): ApiServer {
     contexts: [{ name: 'x', cluster: 'c', user: 'u' }],
     currentContext: 'x',
   });
-  return new ApiServer(config, undefined, { quietMs: 400, totalMs: 1200, bytes: 256 * 1024, lineBytes: 64 * 1024 });
+  return new ApiServer(credentialsOf(config), undefined, {
+    quietMs: 400,
+    totalMs: 1200,
+    bytes: 256 * 1024,
+    lineBytes: 64 * 1024,
+  });
 }
 
 async function asked(url: string, ask: (server: ApiServer) => Promise<unknown>): Promise<void> {

@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
 import { KubeConfig } from '@kubernetes/client-node';
 import { apiPath } from '../../src/cluster/api-server.ts';
+import { credentialsOf } from '../../src/cluster/credentials.ts';
 import { ApiServer } from '../../src/cluster/index.ts';
 
 // Names and versions in paths are other people's words: they stay the part of the path that they were put into.
@@ -26,7 +27,7 @@ before(async () => {
     contexts: [{ name: 'x', cluster: 'c', user: 'u' }],
     currentContext: 'x',
   });
-  api = new ApiServer(config);
+  api = new ApiServer(credentialsOf(config));
 });
 after(() => {
   api.close();
