@@ -40,7 +40,7 @@ export function serveCommand(program: Parent) {
         'or secret:NAMESPACE/NAME for replicas (default: made in --data)',
     )
     .option('--webhook-client-ca <file>', 'accept only clients with a certificate from this authority')
-    .option('--webhook-threads <n>', 'threads that answer requests; each has its own threads for rules', '2')
+    .option('--webhook-threads <n>', 'most threads that answer requests; each has its own threads for rules', '2')
     .option('--webhook-name <name>', 'the name of its configuration; two services in a cluster need two', 'countersign')
     .option('--rescan <duration>', 'how often the governed namespaces are checked against the rules, or `off`', '10m')
     .option('--no-protect', 'do not protect the gate’s own objects with a ValidatingAdmissionPolicy')

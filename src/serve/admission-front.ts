@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { availableParallelism } from 'node:os';
 import { extname, join, resolve } from 'node:path';
+import type { EventLoopUtilization } from 'node:perf_hooks';
 import { Worker } from 'node:worker_threads';
 import { type BirpcReturn, createBirpc } from 'birpc';
 import type { Logger } from 'pino';
@@ -56,6 +57,10 @@ type Thread = {
   seen: number;
   /** How often it was found unchanged while rules ran. */
   stood: number;
+  /** How long it was active until the last look. */
+  used: EventLoopUtilization;
+  /** How often in a row it was busy. */
+  busy: number;
 };
 
 const AGAIN_MS = 500; // delay before a thread that ended is restarted
@@ -64,12 +69,17 @@ const WATCH_MS = 100;
 const KEPT_POOLS = 8;
 // rules that work on one small object for this long never finish; counted in checks, because a machine may be paused
 const RUNAWAY_LOOKS = 10;
+const HELP_LOOKS = 2; // rules that run for this long keep other requests waiting
+const BUSY = 0.75; // of the time between two looks
+const BUSY_LOOKS = 10;
+const NOTHING: EventLoopUtilization = { idle: 0, active: 0, utilization: 0 };
 const YOUNG_MIB = 12; // reviews are short-lived; without a limit this space grows to four times that
 const HEAP_MIB = 2048; // for one thread; the requests it may be sent at once take a third of it
 
 /**
  * The webhook's address, its certificate, and the scopes that currently decide, for as long as the process lives.
- * Requests are answered by threads that share the address; this class serves their calls.
+ * Requests are answered by threads that share the address; this class serves their calls. One thread is started at
+ * first, and another whenever all are busy, up to the number in the options: a thread takes 45 MiB.
  */
 export class AdmissionFront {
   readonly place: WebhookPlace;
@@ -97,8 +107,9 @@ export class AdmissionFront {
   #ready = false;
   // Whether rules may run on the threads themselves; false once one had to be ended for that.
   #isNear = true;
-  #wanted = 1;
+  #most = 1;
   #isStarted = false;
+  #starting = 0;
   #watch: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -170,9 +181,9 @@ export class AdmissionFront {
       serve: async (identity) => void (await Promise.all([...this.#threads].map(({ calls }) => calls.show(identity)))),
     });
     this.#ca = this.#keeper.ca;
-    this.#wanted = threads;
+    this.#most = threads;
     await refuseInUse(this.#data);
-    if (this.#data.auditToken !== undefined) await this.#startAll();
+    if (this.#data.auditToken !== undefined) await this.#startFirst();
   }
 
   /** Judges certificates by this clock from now on, and makes one again that it does not accept. */
@@ -214,7 +225,7 @@ export class AdmissionFront {
     );
     // If admission is off everywhere, the API server is not registered to ask, and there is nothing to answer.
     const isAsked = scopes?.some((s) => s.environment.spec.admission.mode !== 'off') === true;
-    await Promise.all([...told, ...(isAsked ? [this.#startAll()] : [])]);
+    await Promise.all([...told, ...(isAsked ? [this.#startFirst()] : [])]);
     if (scopes !== undefined) this.#ready = true;
   }
 
@@ -233,13 +244,22 @@ export class AdmissionFront {
     );
   }
 
-  async #startAll(): Promise<void> {
+  async #startFirst(): Promise<void> {
     if (this.#isStarted) return;
-    await Promise.all(Array.from({ length: this.#wanted }, () => this.#start()));
+    await this.#start();
     this.#isStarted = true;
   }
 
   async #start(): Promise<void> {
+    this.#starting++;
+    try {
+      await this.#startOne();
+    } finally {
+      this.#starting--;
+    }
+  }
+
+  async #startOne(): Promise<void> {
     const { identity } = this.#keeper as CertificateKeeper;
     const pulse = new SharedArrayBuffer(4);
     const worker = new Worker(new URL(`./admission-thread${extname(import.meta.url)}`, import.meta.url), {
@@ -251,7 +271,7 @@ export class AdmissionFront {
       on: (hear) => void worker.on('message', hear),
       timeout: -1,
     });
-    const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, stood: 0 };
+    const thread: Thread = { worker, calls, pulse: new Int32Array(pulse), seen: 0, stood: 0, used: NOTHING, busy: 0 };
     this.#watch ??= setInterval(() => this.#look(), WATCH_MS).unref();
     this.#threads.add(thread);
     worker.on('error', (thrown) => this.#log.error({}, `a webhook thread failed: ${messageOf(thrown)}`));
@@ -273,7 +293,7 @@ export class AdmissionFront {
     thread.calls.$close(new Error('a webhook thread ended'));
     if (this.#closed) return;
     const again = () => {
-      if (this.#closed) return;
+      if (this.#closed || this.#threads.size >= this.#most) return;
       this.#start().catch((thrown) => this.#log.error({}, `cannot restart a webhook thread: ${messageOf(thrown)}`));
     };
     setTimeout(again, AGAIN_MS).unref();
@@ -282,12 +302,24 @@ export class AdmissionFront {
   // A rule that does not end blocks the whole thread. Its pending answers are lost, so the API server refuses those
   // requests.
   #look(): void {
+    const isLoaded = this.#isStarted && this.#starting === 0; // loading is work too
     for (const thread of this.#threads) {
       const beat = Atomics.load(thread.pulse, 0);
       thread.stood = beat === thread.seen && isInRules(thread) ? thread.stood + 1 : 0;
       thread.seen = beat;
       if (thread.stood === RUNAWAY_LOOKS) void thread.worker.terminate();
+      const used = thread.worker.performance.eventLoopUtilization();
+      thread.busy = isLoaded && shareOf(used, thread.used) > BUSY ? thread.busy + 1 : 0;
+      thread.used = used;
     }
+    const areBusy = [...this.#threads].every((t) => t.stood >= HELP_LOOKS || t.busy >= BUSY_LOOKS);
+    if (isLoaded && this.#threads.size > 0 && areBusy) this.#help();
+  }
+
+  #help(): void {
+    if (this.#threads.size >= this.#most || this.#closed) return;
+    this.#log.info({ threads: this.#threads.size + 1 }, 'the webhook is busy: one more thread answers');
+    this.#start().catch((thrown) => this.#log.error({}, `cannot start a webhook thread: ${messageOf(thrown)}`));
   }
 
   #askAside(): void {
@@ -334,6 +366,13 @@ export class AdmissionFront {
       said: (level, fields, message) => this.#log[level](fields, message),
     };
   }
+}
+
+// The shares of time that `eventLoopUtilization` keeps are of its whole life.
+function shareOf(now: EventLoopUtilization, before: EventLoopUtilization): number {
+  const active = now.active - before.active;
+  const idle = now.idle - before.idle;
+  return active + idle > 0 ? active / (active + idle) : 0;
 }
 
 function isInRules({ pulse }: Thread): boolean {
