@@ -82,7 +82,7 @@ export function suspendCommand(program: Parent) {
 }
 
 export function resumeCommand(program: Parent) {
-  return suspending(program, 'resume', 'end a suspension');
+  return suspending(program, 'resume', 'end a suspension, or try again what is held');
 }
 
 export function reconcileCommand(program: Parent) {
@@ -107,7 +107,7 @@ Examples:
 export function rollbackCommand(program: Parent) {
   return program
     .command('rollback')
-    .description('go back to an earlier good revision, after the same checks, and stay there until a new commit')
+    .description('go back to an earlier good revision, after the same checks, and stay there until its objects change')
     .argument('<environment>', 'the environment')
     .requiredOption('--to <revision>', 'a revision that the environment was at')
     .addOption(reason())

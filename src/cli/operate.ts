@@ -80,7 +80,7 @@ export async function rollback(environment: string, options: RollbackOptions, io
     io.out(`\`${environment}\` stays at its revision (${result.outcome}): ${plain(result.error ?? '')}\n`);
   else {
     const { revision, tip } = result.status;
-    io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a new commit arrives\n`);
+    io.out(`\`${environment}\` is at ${revision.slice(0, 12)}, and stays there until a commit changes its objects\n`);
     io.out(
       `Git still has ${tip.slice(0, 12)}. To bring it in line:\n  git revert --no-edit ` +
         `${revision.slice(0, 12)}..${tip.slice(0, 12)}\n  countersign ` +

@@ -108,6 +108,12 @@ function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
   );
 }
 
+/** Returns the objects of the revision that was applied last before an entry; undefined if there was none. */
+export function inventoryBefore(ledger: LedgerView, environment: string, index: number): Inventory | undefined {
+  const result = lastApplied(ledger, environment, index);
+  return result && inventoryAt(ledger, result).inventory;
+}
+
 type Result = Recorded<EntryOf<'apply.result'>>;
 
 function inventoryAt(
@@ -174,8 +180,12 @@ function computeAdmissible(state: EnvironmentState): Admissible {
   return { digests, removable: new Set(removed.map(refKey)), planned };
 }
 
-function lastApplied(ledger: LedgerView, environment: string): Recorded<EntryOf<'apply.result'>> | undefined {
-  let result = ledger.latest(['apply.result'], environment);
+function lastApplied(
+  ledger: LedgerView,
+  environment: string,
+  before?: number,
+): Recorded<EntryOf<'apply.result'>> | undefined {
+  let result = ledger.latest(['apply.result'], environment, before);
   while (result !== undefined && !(result.entry.outcome === 'applied' && intentOf(ledger, result) !== undefined))
     result = ledger.latest(['apply.result'], environment, result.index);
   return result;

@@ -15,7 +15,7 @@ export { AuditAccount, type Unmatched } from './audit-account.ts';
 export { BreakGlass, type Grant, mayUseBreakGlass, usesOf } from './break-glass.ts';
 export { type BreakGlassNow, breakGlassNow } from './break-glass-now.ts';
 export { ContentAccount } from './content-account.ts';
-export { type EnvironmentState, recordOf, rememberedState } from './environment-state.ts';
+export { type EnvironmentState, inventoryBefore, recordOf, rememberedState } from './environment-state.ts';
 export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';
 export { viewOf } from './ledger-view.ts';

@@ -1,14 +1,17 @@
-import type { Gate } from '../gate/index.ts';
+import { type Gate, inventoryBefore } from '../gate/index.ts';
 import {
   type AllowedRevision,
   durationMs,
   type Entry,
   type EntryOf,
+  isNoRevision,
+  type Plan,
   type Recorded,
   type Verdict,
 } from '../model/index.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { promotable } from './promotion.ts';
+import { changesTheSame, rendersTheSame } from './same-content.ts';
 import type { Peers, Standing } from './standing.ts';
 import { closedBy } from './windows.ts';
 
@@ -83,6 +86,8 @@ export class HoldBack {
     if (hold !== undefined) return { kind: 'held', message: hold };
     const allowed = await judge();
     if (allowed === undefined) return { kind: 'denied' };
+    const same = asker === 'branch' ? this.#holdsContent(allowed) : undefined;
+    if (same !== undefined) return { kind: 'held', message: same };
     const dependency = asker === 'branch' ? this.#dependency(target) : undefined;
     if (dependency !== undefined) return { kind: 'blocked', message: `${target.slice(0, 12)} ${dependency}` };
     const window = await this.#closedWindow(allowed);
@@ -161,47 +166,113 @@ export class HoldBack {
     return this.#gate.trust.members(this.#spec.windowOverride).has(principal);
   }
 
-  // Returns why this commit is not applied again: it failed here, or someone rolled back from it.
+  // Returns why this commit is not applied again: it failed here, or someone rolled back from it. Asked before it is
+  // judged, which is not needed for that.
   #holds(target: string): string | undefined {
-    const at = this.#ports.state().revision.slice(0, 12);
-    const failed = this.#failedBefore(target);
-    if (failed !== undefined)
-      return (
-        `${target.slice(0, 12)} could not be applied (entry ${failed.index}); ` +
-        `held at ${at} until a new commit: ${failed.entry.error ?? ''}`
-      );
-    const rolledBack = this.#rolledBackFrom(target);
-    return rolledBack === undefined ? undefined : `rolled back to ${at} until a new commit: ${rolledBack.entry.reason}`;
+    const failed = this.#lastFailure();
+    if (failed !== undefined && failed.intent.revision === target && !this.#isTrustedOtherwise(failed.verdict))
+      return this.#heldFor(failed, `${target.slice(0, 12)} could not be applied`);
+    const rolledBack = this.#rolledBack();
+    return rolledBack?.entry.tip === target ? this.#heldBack(rolledBack) : undefined;
   }
 
-  #failedBefore(tip: string): Recorded<EntryOf<'apply.result'>> | undefined {
+  // The same for a commit that changes nothing about it: what counts is what the environment renders, its rules and
+  // trust, not which commit the branch is at.
+  #holdsContent(allowed: AllowedRevision): string | undefined {
+    const { ledger } = this.#ports;
+    const state = this.#ports.state();
+    const target = allowed.revision.slice(0, 12);
+    const failed = this.#lastFailure();
+    if (failed !== undefined && changesTheSame(allowed, failed.plan, state) && this.#isJudgedAlike(allowed, failed)) {
+      const { revision } = failed.intent;
+      return this.#heldFor(
+        failed,
+        `${target} renders the same objects as ${revision.slice(0, 12)}, which could not be applied`,
+      );
+    }
+    const rolledBack = this.#rolledBack();
+    const before = rolledBack && inventoryBefore(ledger, this.#name, rolledBack.index);
+    return rolledBack !== undefined && before !== undefined && rendersTheSame(allowed, before)
+      ? this.#heldBack(rolledBack)
+      : undefined;
+  }
+
+  #heldFor({ result }: Failure, what: string): string {
+    const { revision } = this.#ports.state();
+    return (
+      `${what} (entry ${result.index}); ` +
+      `${isNoRevision(revision) ? 'nothing is applied' : `held at ${revision.slice(0, 12)}`} until its objects, rules ` +
+      `or trust change, or \`countersign resume ${this.#name}\`: ${result.entry.error ?? ''}`
+    );
+  }
+
+  #heldBack({ entry }: Recorded<EntryOf<'rollback.requested'>>): string {
+    return (
+      `rolled back to ${this.#ports.state().revision.slice(0, 12)} until its objects change, or ` +
+      `\`countersign resume ${this.#name}\`: ${entry.reason}`
+    );
+  }
+
+  // Newest first: a failure that nothing replaced, and that no one asked to try again.
+  #lastFailure(): Failure | undefined {
+    const { ledger } = this.#ports;
     for (
-      let result = this.#ports.ledger.latest(['apply.result'], this.#name);
+      let result = ledger.latest(['apply.result'], this.#name);
       result !== undefined;
-      result = this.#ports.ledger.latest(['apply.result'], this.#name, result.index)
+      result = ledger.latest(['apply.result'], this.#name, result.index)
     ) {
-      const intent = this.#ports.ledger.entry(result.entry.intent)?.entry as EntryOf<'apply.intent'> | undefined;
-      if (intent?.purpose === 'apply')
-        return result.entry.outcome === 'failed' && intent.revision === tip ? result : undefined;
+      const intent = ledger.entry(result.entry.intent)?.entry;
+      if (intent?.type !== 'apply.intent' || intent.purpose !== 'apply') continue;
+      if (result.entry.outcome !== 'failed' || this.#isLifted(result.index)) return undefined;
+      return { result, intent, plan: ledger.evidence(intent.evidence) as Plan, verdict: this.#verdict(intent.verdict) };
     }
     return undefined;
   }
 
-  // A tip that someone rolled back from is not applied again; only a newer commit is. Drift that is reverted and a
+  #isLifted(index: number): boolean {
+    return (this.#ports.ledger.latest(['environment.resumed'], this.#name)?.index ?? -1) > index;
+  }
+
+  #verdict(index: number): Verdict | undefined {
+    const judged = this.#ports.ledger.entry(index)?.entry;
+    return judged?.type === 'change.judged' ? (this.#ports.ledger.evidence(judged.evidence) as Verdict) : undefined;
+  }
+
+  #isTrustedOtherwise(before: Verdict | undefined): boolean {
+    return before?.consulted.trustDigest !== this.#gate.trust.digest;
+  }
+
+  // A commit may allow what an earlier one did not (`Countersign-Allow`).
+  #isJudgedAlike({ verdict, allows }: AllowedRevision, { verdict: before }: Failure): boolean {
+    const now = this.#verdict(verdict)?.consulted;
+    return (
+      now?.trustDigest === before?.consulted.trustDigest &&
+      now?.bundleDigest === before?.consulted.bundleDigest &&
+      allows.every((one) => before?.allows?.includes(one) === true)
+    );
+  }
+
+  // The newest rollback that stands. What was rolled back from is not applied again. Drift that is reverted and a
   // restore since then change nothing about that, nor does a later rollback that was refused.
-  #rolledBackFrom(tip: string): Recorded<EntryOf<'rollback.requested'>> | undefined {
+  #rolledBack(): Recorded<EntryOf<'rollback.requested'>> | undefined {
     const { ledger } = this.#ports;
     let newest = ledger.latest(['apply.intent'], this.#name);
     while (newest !== undefined && newest.entry.purpose !== 'apply' && newest.entry.purpose !== 'rollback')
       newest = ledger.latest(['apply.intent'], this.#name, newest.index);
-    if (newest?.entry.purpose !== 'rollback') return undefined;
+    if (newest?.entry.purpose !== 'rollback' || this.#isLifted(newest.index)) return undefined;
     const { index, entry } = newest;
-    const asked = ledger
+    return ledger
       .all('rollback.requested', this.#name)
       .findLast((r) => r.index < index && r.entry.to === entry.revision);
-    return asked?.entry.tip === tip ? asked : undefined;
   }
 }
+
+type Failure = {
+  readonly result: Recorded<EntryOf<'apply.result'>>;
+  readonly intent: EntryOf<'apply.intent'>;
+  readonly plan: Plan;
+  readonly verdict: Verdict | undefined;
+};
 
 // A result of a change or a rollback; corrections and restores bring nothing new.
 function isNew(result: EntryOf<'apply.result'>, ledger: ReconcilePorts['ledger']): boolean {

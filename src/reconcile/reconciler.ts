@@ -21,6 +21,7 @@ import { Drift } from './drift.ts';
 import { HoldBack, type MayGo } from './hold-back.ts';
 import { LastGood } from './last-good.ts';
 import type { ReconcilePorts } from './ports.ts';
+import { changesTheSame } from './same-content.ts';
 import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
 import { type Reason, Wake } from './wake.ts';
 
@@ -250,8 +251,8 @@ export class Reconciler {
   }
 
   /**
-   * Applies an earlier revision of this environment, after the usual checks, and stays there until a new commit
-   * arrives.
+   * Applies an earlier revision of this environment, after the usual checks, and stays there until a commit changes
+   * what it renders.
    */
   rollBack(to: string, by: { readonly user: string; readonly reason: string }): Promise<Applied> {
     return this.#atOnce(() => this.#rollBack(to, by));
@@ -334,7 +335,7 @@ export class Reconciler {
       this.#standing.tell('rolled-back', `rolled back to ${good.entry.revision.slice(0, 12)}: ${by.reason}`);
       this.#standing.report(
         'held',
-        `rolled back to ${good.entry.revision.slice(0, 12)} until a new commit: ${by.reason}`,
+        `rolled back to ${good.entry.revision.slice(0, 12)} until its objects change: ${by.reason}`,
       );
     } else if (applied.outcome === 'failed') await this.#restore();
     return applied;
@@ -429,11 +430,15 @@ export class Reconciler {
     else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
   }
 
-  // Returns the newest commit that could replace `begun`; undefined if there is none.
+  // Returns the newest commit that could replace `begun`; undefined if there is none, or if it would write the same.
   async #mayGo(tip: string, approvals: string, begun: string): Promise<MayGo | undefined> {
     const target = await this.#holdBack.target(tip);
     if (target === undefined || target === begun) return undefined;
-    return this.#holdBack.mayGo(target, 'branch', () => this.#judge(this.#state(), target, approvals));
+    const state = this.#state();
+    const answer = await this.#holdBack.mayGo(target, 'branch', () => this.#judge(state, target, approvals));
+    const isSame =
+      answer.kind === 'go' && state.open !== undefined && changesTheSame(answer.allowed, state.open.plan, state);
+    return isSame ? undefined : answer;
   }
 
   async #carryOut(allowed: AllowedRevision): Promise<void> {

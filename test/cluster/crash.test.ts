@@ -181,7 +181,7 @@ test('a change the cluster refuses half-way is undone, both are recorded, and th
   assert.equal(
     service.entries('apply.intent', 'production').filter((e) => e.entry.revision === bad).length,
     1,
-    'it is not tried again until a new commit',
+    'it is not tried again until a commit changes it',
   );
   const next = await stage.change(fleet, 'without', {
     [`${PATH}/refused.yaml`]: undefined,

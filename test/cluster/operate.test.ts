@@ -94,7 +94,7 @@ test('rollback: an earlier good revision after the same checks, held until a new
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'rollback' && e.revision === first);
   await service.looksAgain();
   assert.equal((await stage.dataOf('back', 'settings'))?.['colour'], 'blue', 'it stays there');
-  assert.match((await operate(service, 'status')).stdout, /rolled back to .* until a new commit: INC-8/);
+  assert.match((await operate(service, 'status')).stdout, /rolled back to .* until its objects change, .*: INC-8/);
   const third = await stage.change(fleet, 'grey', colour('back', 'grey'));
   await service.entry('apply.result', 'production', (e) => e.revision === third && e.outcome === 'applied');
 });

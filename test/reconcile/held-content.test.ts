@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Environment } from '../../src/model/index.ts';
+import { refused } from '../kit/fake-cluster.ts';
+import { Loop, signedHistory } from '../kit/loop.ts';
+import { configMap, namespace } from '../kit/manifests.ts';
+import { scratch } from '../kit/scratch.ts';
+
+// What failed, or was rolled back from, is held by what the environment renders, and not by the commit that brought it.
+const history = await signedHistory(scratch());
+const [dana] = history.people;
+const shop = (colour: string) => ({ 'ns.yaml': namespace('shop'), 'cm.yaml': configMap('shop', 'cm', { colour }) });
+const elsewhere = (text: string) => history.fleet.commit(dana, text, { 'docs/readme.md': text });
+const blue = history.commit('blue', shop('blue'));
+const bad = history.commit('bad', { ...shop('red'), 'bad.yaml': configMap('shop', 'bad', {}) });
+const unrelated = elsewhere('unrelated');
+const comment = history.commit('comment', { 'cm.yaml': `# a comment\n${configMap('shop', 'cm', { colour: 'red' })}` });
+const mended = history.commit('mended', { 'bad.yaml': configMap('shop', 'bad', { a: '1' }) });
+const after = elsewhere('after');
+history.push();
+const ids = [blue, bad, unrelated, comment, mended, after];
+const name = (id: string) => ['blue', 'bad', 'unrelated', 'comment', 'mended', 'after'][ids.indexOf(id)];
+const purposes = (loop: Loop) => loop.entries('apply.intent').map((i) => `${i.purpose} ${name(i.revision)}`);
+const fails = (loop: Loop, times = 1) =>
+  loop.cluster.fail({ verb: 'apply', when: (ref) => ref.name === 'bad', error: refused(), times });
+const resume = (loop: Loop) =>
+  loop.record({ type: 'environment.resumed', environment: 'production', user: 'dana', reason: 'the quota is higher' });
+
+test('a commit that touches another directory, or only comments, does not bring back what failed', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  fails(loop);
+  await loop.at(bad);
+  for (const tip of [bad, unrelated, comment]) {
+    await loop.at(tip);
+    assert.deepEqual(purposes(loop), ['apply blue', 'apply bad', 'restore blue']);
+    assert.equal(loop.status.state, 'held');
+  }
+  assert.match(
+    loop.status.message,
+    new RegExp(`^${comment.slice(0, 12)} renders the same objects as ${bad.slice(0, 12)}, which could not be applied`),
+  );
+  assert.match(loop.status.message, /held at .* until its objects, rules or trust change/);
+  loop.restart();
+  await loop.at(unrelated);
+  assert.equal(loop.status.state, 'held', 'also for another process');
+  await loop.at(mended);
+  assert.equal(purposes(loop).at(-1), 'apply mended');
+});
+
+test('a first revision that failed is not tried again by an unrelated commit', async () => {
+  const loop = Loop.open(history);
+  fails(loop);
+  await loop.at(bad);
+  await loop.at(unrelated);
+  assert.deepEqual(
+    loop.entries('apply.intent').map((i) => i.purpose),
+    ['apply', 'restore'],
+  );
+  assert.match(loop.status.message, /nothing is applied until its objects/);
+});
+
+test('`resume` tries what is held once more', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  fails(loop, 2);
+  await loop.at(bad);
+  await loop.at(unrelated);
+  await resume(loop);
+  await loop.at(unrelated);
+  assert.deepEqual(purposes(loop).slice(3), ['apply unrelated', 'restore blue'], 'it failed again');
+  await loop.at(comment);
+  assert.deepEqual(purposes(loop).length, 5, 'and is held again');
+  await resume(loop);
+  await loop.at(comment);
+  assert.equal(purposes(loop).at(-1), 'apply comment');
+  assert.equal(loop.status.state, 'applied');
+});
+
+test('a rollback holds whatever renders what was rolled back from, until someone resumes', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  await loop.at(bad);
+  await loop.reconciler.rollBack(blue, { user: 'dana', reason: 'INC-1' });
+  for (const tip of [bad, unrelated, comment]) {
+    await loop.at(tip);
+    assert.equal(purposes(loop).at(-1), 'rollback blue');
+    assert.match(loop.status.message, /^rolled back to .* until its objects change, .*: INC-1$/);
+  }
+  await resume(loop);
+  await loop.at(comment);
+  assert.equal(purposes(loop).at(-1), 'apply comment');
+});
+
+test('a newer commit with the same objects does not start a change again that waits for health', async () => {
+  const health = { wait: true, timeout: '60s' } as Environment['spec']['health'];
+  const loop = Loop.open(history, { spec: { health } });
+  await loop.at(blue);
+  loop.cluster.health = () => ({ state: 'progressing', message: 'rolling out' });
+  const begun = loop.at(bad);
+  while (!loop.cluster.writes.includes('apply ConfigMap shop/bad')) await new Promise((done) => setTimeout(done, 5));
+  loop.tip = unrelated;
+  loop.reconciler.poke();
+  await new Promise((done) => setTimeout(done, 300));
+  loop.cluster.health = () => ({ state: 'current', message: '' });
+  await begun;
+  assert.deepEqual(purposes(loop), ['apply blue', 'apply bad']);
+  await loop.at(unrelated);
+  assert.deepEqual(purposes(loop), ['apply blue', 'apply bad', 'apply unrelated']);
+  assert.equal(loop.status.state, 'applied');
+});
