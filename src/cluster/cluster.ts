@@ -21,7 +21,9 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  type TroubleSeen,
   type Writing,
+  within,
 } from '../model/index.ts';
 import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 import { exactly } from './exactly.ts';
@@ -34,7 +36,9 @@ import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
 import { alteration, isPassing, refusal } from './refusal.ts';
+import { objectsIn } from './scan.ts';
 import { StandingRefusals } from './standing-refusals.ts';
+import { troubleSeen } from './trouble-seen.ts';
 import { alterations } from './unaltered.ts';
 
 /**
@@ -63,6 +67,7 @@ type How = {
 
 const ESTABLISH_MS = 20_000;
 const ATTEMPTS = 4;
+const EXPLAIN_MS = 5000;
 const PAUSE_MS = 100;
 const MAX_PAUSE_MS = 2000;
 const LABELS_MS = 10_000;
@@ -442,6 +447,30 @@ export class Cluster {
     return objectIn(answer);
   }
 
+  /**
+   * Tests whether a namespace holds only objects of an environment, what controllers made of them, and what every
+   * namespace has. A kind that cannot be listed counts as something else.
+   */
+  async isVacant(namespace: string, environment: string): Promise<boolean> {
+    const all = objectsIn(this.#server, [namespace]);
+    for (;;) {
+      const { done, value } = await all.next();
+      if (done) return value.length === 0;
+      if (value.some((object) => !isOwnOrGiven(object, environment))) return false;
+    }
+  }
+
+  /** Returns what can be seen of objects that are not healthy. Never throws; takes five seconds at most. */
+  async troubles(refs: readonly ObjectRef[]): Promise<readonly TroubleSeen[]> {
+    const seen: TroubleSeen[] = [];
+    const reading = inParallel(refs, async (ref) => {
+      const live = await this.read(ref).catch(() => undefined);
+      seen.push(await troubleSeen(ref, live, (method, path) => this.#server.request(method, path)));
+    });
+    await within(EXPLAIN_MS, reading, () => {}).catch(() => {});
+    return [...seen];
+  }
+
   /** Tests whether the object no longer exists. */
   async isGone(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return true;
@@ -692,4 +721,15 @@ function pointersOf(ref: ObjectRef, { ignore, scaled }: Writing, live: Kubernete
 
 function succeed(answer: Answer, verb: string, ref: ObjectRef): void {
   if (answer.status >= 300) throw refusal(answer, verb, refText(ref), ref.kind === 'Secret');
+}
+
+// Every namespace has these two; what controllers make goes with what it was made of.
+function isOwnOrGiven(object: KubernetesObject, environment: string): boolean {
+  const { kind, metadata } = object;
+  return (
+    metadata.labels?.[LABEL] === environment ||
+    controllerOf(object) !== undefined ||
+    (kind === 'ServiceAccount' && metadata.name === 'default') ||
+    (kind === 'ConfigMap' && metadata.name === 'kube-root-ca.crt')
+  );
 }

@@ -44,6 +44,7 @@ export * from './stated.ts';
 export { TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from './token-volume.ts';
 export * from './told.ts';
 export * from './trace.ts';
+export { sayTrouble, type TroubleSeen } from './trouble-seen.ts';
 export * from './turns.ts';
 export * from './verdict.ts';
 export { type CommitCode, isViolationCode, VIOLATIONS, type ViolationCode } from './violation-code.ts';

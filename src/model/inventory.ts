@@ -1,5 +1,6 @@
 import type { ObjectRef } from './kubernetes.ts';
 import type { IgnoreRule } from './schema.ts';
+import type { TroubleSeen } from './trouble-seen.ts';
 
 /** One object owned by a revision: as rendered, as accepted by the API server, and its origin. */
 export type OwnedObject = {
@@ -33,6 +34,8 @@ export type InventoryRecord = {
   readonly objects: readonly OwnedObject[];
   readonly removed?: readonly ObjectRef[];
   readonly leaving?: readonly ObjectRef[];
+  /** Of a failure: what was seen of the objects that did not become healthy. */
+  readonly seen?: readonly TroubleSeen[];
 };
 
 /** An effect of a change that going back to the last good revision does not undo. */
@@ -48,6 +51,8 @@ export type Plan = {
   /** Objects to delete and create again, because the API server does not allow changing them. */
   readonly replace?: readonly ObjectRef[];
   readonly irreversible?: readonly Irreversible[];
+  /** Namespaces that did not exist before. If the change fails, they are removed again unless others use them. */
+  readonly created?: readonly ObjectRef[];
 };
 
 /** How an environment writes. */

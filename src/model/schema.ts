@@ -678,6 +678,13 @@ export const environmentSchema = z.strictObject({
             'If another field manager or tool owns an object or field that Git wants: ' +
               'refuse and name the owner, or take ownership.',
           ),
+        onFirstFailure: z
+          .enum(['remove', 'keep'])
+          .default('remove')
+          .describe(
+            'If the first revision of all fails: remove what it wrote, or keep it, to look at. ' +
+              'Later ones go back to the last good revision.',
+          ),
       })
       .prefault({}),
     health: z

@@ -68,6 +68,8 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
     established: (ref) => cluster.established(ref),
     remove: (...args) => cluster.remove(...args),
     read: (ref) => cluster.read(ref),
+    troubles: (refs) => cluster.troubles(refs),
+    isVacant: (...args) => cluster.isVacant(...args),
     isGone: (ref) => cluster.isGone(ref),
     hasInstances: (ref) => cluster.hasInstances(ref),
     takeOver: (ref) => cluster.takeOver(ref),

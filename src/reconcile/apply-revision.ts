@@ -15,6 +15,8 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  sayTrouble,
+  type TroubleSeen,
   type Writing,
 } from '../model/index.ts';
 import { awaitHealth, type Written } from './await-health.ts';
@@ -29,6 +31,8 @@ type Item = {
   readonly isNew: boolean;
   owned: OwnedObject;
   replace: boolean;
+  /** Whether it existed before this change; undefined until that was asked. */
+  existed: boolean | undefined;
   /** Others wrote to it, so it is replaced as a whole. */
   exact: boolean;
   /** Others wrote to it, and it cannot be replaced as a whole. */
@@ -65,6 +69,7 @@ export type ApplyOptions = {
 const GONE_MS = 5000;
 const REPLACED_MS = 30_000;
 const POLL_MS = 100;
+const EXPLAINED = 5; // objects whose trouble is recorded with a failure
 
 /**
  * Brings the cluster to an allowed revision, completely or not at all. The steps are ownership, dry run of all changes,
@@ -143,8 +148,9 @@ class Run {
     const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter(
       (ref) => !kept.has(refKey(ref)),
     );
-    const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter((ref) =>
-      mayRemove(ref, revision),
+    const created = new Set(purpose === 'restore' ? (open?.plan.created ?? []).map(refKey) : []);
+    const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter(
+      (ref) => mayRemove(ref, revision) || created.has(refKey(ref)),
     );
     return new Run(revision, purpose, ports, options, {
       state,
@@ -269,6 +275,7 @@ class Run {
           return made;
         });
       }
+      item.existed ??= made.existed;
       const { admitted: _, templates: __, ...owned } = item.owned;
       const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};
       item.owned = {
@@ -354,12 +361,28 @@ class Run {
   async #removeAll(): Promise<readonly ObjectRef[]> {
     const leaving: ObjectRef[] = [];
     for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
-      const refs = stage.map((s) => s.ref);
+      const refs = await this.#removable(stage.map((s) => s.ref));
       await this.#inParallel(refs, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment));
       const gone = await this.#goneWithin(refs, GONE_MS);
       leaving.push(...refs.filter((ref) => !gone.has(refKey(ref))));
     }
     return leaving;
+  }
+
+  // A namespace that a failed change had created goes again, but not with what others put there meanwhile.
+  async #removable(refs: readonly ObjectRef[]): Promise<readonly ObjectRef[]> {
+    const { cluster, log } = this.#ports;
+    const { environment } = this.#revision;
+    const inUse = new Set<ObjectRef>();
+    for (const ref of refs)
+      if (isNamespace(ref) && !mayRemove(ref, this.#revision) && !(await cluster.isVacant(ref.name, environment))) {
+        inUse.add(ref);
+        log.warn(
+          { environment, namespace: ref.name },
+          'the namespace that the failed change created is kept: it is in use',
+        );
+      }
+    return refs.filter((ref) => !inUse.has(ref));
   }
 
   async #goneWithin(refs: readonly ObjectRef[], ms: number): Promise<ReadonlySet<string>> {
@@ -381,11 +404,13 @@ class Run {
   async #recordIntent(continues?: number): Promise<Intent> {
     const { open, revision: previous } = this.#state;
     const replace = this.#changed.filter((i) => i.replace).map((i) => i.ref);
+    const created = this.#created();
     const plan: Plan = {
       objects: this.#changed.map((i) => i.owned),
       prune: this.#prune,
       ...(replace.length === 0 ? {} : { replace }),
       ...(this.#irreversible.length === 0 ? {} : { irreversible: this.#irreversible }),
+      ...(created.length === 0 ? {} : { created }),
     };
     const evidence = this.#ports.ledger.asEvidence(plan);
     return (await this.#ports.ledger.record(
@@ -402,6 +427,14 @@ class Run {
       },
       [evidence],
     )) as Intent;
+  }
+
+  // An interrupted attempt at the same change may have created them already.
+  #created(): readonly ObjectRef[] {
+    const isNew = (item: Item) => this.#purpose === 'apply' && isNamespace(item.ref) && item.existed === false;
+    const now = this.#changed.filter(isNew).map((i) => i.ref);
+    const before = this.#state.open?.plan.created ?? [];
+    return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
   }
 
   async #recordApplied(intent: Intent, leaving: readonly ObjectRef[]): Promise<Applied> {
@@ -457,8 +490,14 @@ class Run {
     const { settled, inventory, revision: good } = this.#state;
     const before = new Set(inventory.objects.map((o) => refKey(o.ref)));
     const added = this.#changed.map((i) => i.owned).filter((o) => !before.has(refKey(o.ref)));
-    const evidence = this.#ports.ledger.asEvidence({ ...(settled < 0 ? {} : { base: settled }), objects: added });
-    const error = messageOf(thrown);
+    const seen = thrown.code === 'not-healthy' ? await this.#seen() : [];
+    const evidence = this.#ports.ledger.asEvidence({
+      ...(settled < 0 ? {} : { base: settled }),
+      objects: added,
+      ...(seen.length === 0 ? {} : { seen }),
+    });
+    const why = seen.map(sayTrouble).find((one) => one !== undefined);
+    const error = `${messageOf(thrown)}${why === undefined ? '' : `; ${why}`}`;
     await this.#ports.ledger.record(
       {
         type: 'apply.result',
@@ -477,6 +516,13 @@ class Run {
     return { outcome: 'failed', applied: 0, pruned: 0, error };
   }
 
+  // Read before anything is undone: afterwards nothing of it is left.
+  #seen(): Promise<readonly TroubleSeen[]> {
+    const { cluster } = this.#ports;
+    const unhealthy = this.#changed.filter(({ ref }) => cluster.live(ref)?.health.state !== 'current');
+    return cluster.troubles(unhealthy.slice(0, EXPLAINED).map(({ ref }) => ref));
+  }
+
   #inParallel<T>(items: readonly T[], task: (item: T) => Promise<void>): Promise<void> {
     return inParallel(items, task, this.#ports.atOnce);
   }
@@ -491,8 +537,12 @@ const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'def
 // A namespace is only deleted if the commit says so, because other people's objects would be deleted with it. The
 // gate's own and the system's namespaces never are.
 function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
-  if (ref.kind !== 'Namespace' || ref.apiVersion !== 'v1') return true;
+  if (!isNamespace(ref)) return true;
   return !PROTECTED.has(ref.name) && allows.includes(`delete ${refText(ref)}`);
+}
+
+function isNamespace(ref: ObjectRef): boolean {
+  return ref.kind === 'Namespace' && ref.apiVersion === 'v1';
 }
 
 // An object whose content did not change keeps the stamp of the revision that gave it that content, and need not be
@@ -518,7 +568,7 @@ function isAltered(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.code === 'cluster-altered';
 }
 
-const UNSEEN = { replace: false, exact: false, isDoubted: false };
+const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: false };
 const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
 
 // The new template first, and as many earlier ones as the cluster may still run.

@@ -199,10 +199,10 @@ export class HoldBack {
 
   #heldFor({ result }: Failure, what: string): string {
     const { revision } = this.#ports.state();
+    const held = isNoRevision(revision) ? 'nothing is applied' : `held at ${revision.slice(0, 12)}`;
     return (
-      `${what} (entry ${result.index}); ` +
-      `${isNoRevision(revision) ? 'nothing is applied' : `held at ${revision.slice(0, 12)}`} until its objects, rules ` +
-      `or trust change, or \`countersign resume ${this.#name}\`: ${result.entry.error ?? ''}`
+      `${what} (entry ${result.index}); ${held} until its objects, rules or trust change, ` +
+      `or \`countersign resume ${this.#name}\`: ${result.entry.error ?? ''}`
     );
   }
 

@@ -30,11 +30,12 @@ export class LastGood {
   }
 
   /**
-   * Applies the last good revision again after a failed change; if the first revision failed, removes what it wrote.
+   * Applies the last good revision again after a failed change; if the first revision failed, removes what it wrote,
+   * or keeps it if the environment says so.
    */
   async restore(): Promise<void> {
     const state = this.#ports.state();
-    if (state.revision === NO_REVISION) return this.#removeFirst(state);
+    if (state.revision === NO_REVISION) return this.#undoFirst(state);
     const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
     const restored = await applyRevision(good, 'restore', this.#ports);
     this.#current = good;
@@ -51,8 +52,12 @@ export class LastGood {
     );
   }
 
-  // There is no good revision to go back to: remove what the failed first one wrote.
-  async #removeFirst(state: EnvironmentState): Promise<void> {
+  // There is no good revision to go back to.
+  async #undoFirst(state: EnvironmentState): Promise<void> {
+    if (this.#gate.environment.spec.apply.onFirstFailure === 'keep') {
+      this.#standing.report('held', 'the first revision could not be applied; what it wrote was kept');
+      return;
+    }
     await applyRevision(
       allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1),
       'restore',

@@ -8,6 +8,7 @@ import type {
   RenderedObject,
   Told,
   Trace,
+  TroubleSeen,
   Turns,
   Writing,
 } from '../model/index.ts';
@@ -51,6 +52,10 @@ export interface ClusterPort {
   dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
+  /** Tests whether a namespace holds nothing of anyone else than an environment. */
+  isVacant(namespace: string, environment: string): Promise<boolean>;
+  /** Returns what can be seen of objects that are not healthy. Never throws. */
+  troubles(refs: readonly ObjectRef[]): Promise<readonly TroubleSeen[]>;
   /** Returns an object as the API server has it now; undefined if there is none. */
   read(ref: ObjectRef): Promise<KubernetesObject | undefined>;
   established(ref: ObjectRef): Promise<void>;

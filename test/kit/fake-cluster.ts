@@ -8,6 +8,7 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  type TroubleSeen,
   type Writing,
 } from '../../src/model/index.ts';
 import type { ClusterPort, LiveState } from '../../src/reconcile/index.ts';
@@ -53,6 +54,10 @@ export class FakeCluster implements ClusterPort {
   /** Kinds that hold instances, for definitions that are about to be removed. */
   instances: (definition: ObjectRef) => boolean = () => false;
   connected = true;
+  /** Namespaces that hold objects of others. */
+  readonly inUse = new Set<string>();
+  /** Seen of objects that are not healthy. */
+  seen: readonly TroubleSeen[] = [];
   /** Objects whose additions by others come back at once. */
   clings: (ref: ObjectRef) => boolean = () => false;
   readonly #faults: (Fault & { left: number })[] = [];
@@ -157,6 +162,14 @@ export class FakeCluster implements ClusterPort {
       const writer = { manager: stored.manager, time: '2030-01-01T00:00:00Z' };
       return { kind: 'different' as const, fields: ['/data/colour'], writer };
     });
+  }
+
+  async isVacant(namespace: string): Promise<boolean> {
+    return !this.inUse.has(namespace);
+  }
+
+  async troubles(refs: readonly ObjectRef[]): Promise<readonly TroubleSeen[]> {
+    return this.seen.filter((s) => refs.some((ref) => refKey(ref) === refKey(s.ref)));
   }
 
   async read(ref: ObjectRef): Promise<KubernetesObject | undefined> {

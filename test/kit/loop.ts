@@ -1,5 +1,5 @@
 import { type Gate, rememberedState } from '../../src/gate/index.ts';
-import type { EntryBody, EntryOf, EntryType, Environment, Told } from '../../src/model/index.ts';
+import type { EntryBody, EntryOf, EntryType, Environment, EvidenceRef, Told } from '../../src/model/index.ts';
 import { untraced } from '../../src/model/index.ts';
 import { type Peers, type ReconcilePorts, Reconciler, type Step } from '../../src/reconcile/index.ts';
 import { trustDocument } from './documents.ts';
@@ -58,6 +58,8 @@ export class Loop {
   readonly #make: () => Reconciler;
   readonly #all: <T extends EntryType>(type: T) => readonly EntryOf<T>[];
   readonly #record: (body: EntryBody) => Promise<unknown>;
+  /** Returns the evidence of an entry. */
+  readonly evidence: (ref: EvidenceRef | undefined) => unknown;
 
   private constructor(parts: {
     readonly name: string;
@@ -66,12 +68,14 @@ export class Loop {
     readonly make: (loop: Loop) => Reconciler;
     readonly all: Loop['entries'];
     readonly record: (body: EntryBody) => Promise<unknown>;
+    readonly evidence: Loop['evidence'];
   }) {
     this.name = parts.name;
     this.cluster = parts.cluster;
     this.now = parts.now;
     this.#all = parts.all;
     this.#record = parts.record;
+    this.evidence = parts.evidence;
     this.#make = () => parts.make(this);
     this.reconciler = this.#make();
   }
@@ -94,6 +98,7 @@ export class Loop {
       now: start,
       all: (type) => recorder.all(type, name).map((r) => r.entry),
       record: (body) => recorder.record(body, []),
+      evidence: (ref) => (ref === undefined ? undefined : recorder.evidence(ref)),
       make: (made) => {
         const ports: ReconcilePorts = {
           environment,

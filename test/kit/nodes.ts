@@ -30,7 +30,7 @@ type Pod = {
     readonly containers: readonly { readonly name: string; readonly image: string; readonly resources?: object }[];
     readonly volumes?: readonly { readonly persistentVolumeClaim?: object }[];
   };
-  readonly status: { readonly phase?: string };
+  readonly status: { readonly phase?: string; readonly containerStatuses?: readonly object[] };
 };
 type Answer = { readonly status: number; readonly body: Record<string, unknown> };
 
@@ -134,6 +134,7 @@ class Nodes {
     }
     if (status.phase === 'Pending' && !has('broken'))
       return this.#report(path, running(pod, !has('held'), `10.10.0.${1 + (this.#serial++ % 250)}`));
+    if (status.phase === 'Pending' && status.containerStatuses === undefined) return this.#report(path, unpulled(pod));
     if (status.phase === 'Running' && metadata.ownerReferences?.[0]?.kind === 'Job' && !has('held'))
       return this.#report(path, ended(pod));
     return undefined;
@@ -198,6 +199,15 @@ export function running({ spec }: Pick<Pod, 'spec'>, isReady: boolean, podIP: st
     containerStatuses: spec.containers.map(({ name, image, resources = {} }) => ({
       ...{ name, image, imageID: '', restartCount: 0, ready: isReady, started: true, resources },
       state: { running: { startedAt: now() } },
+    })),
+  };
+}
+
+function unpulled({ spec }: Pod): object {
+  return {
+    containerStatuses: spec.containers.map(({ name, image }) => ({
+      ...{ name, image, imageID: '', restartCount: 0, ready: false },
+      state: { waiting: { reason: 'ErrImagePull', message: `pull access denied for ${image}` } },
     })),
   };
 }

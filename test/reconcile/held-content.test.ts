@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Environment } from '../../src/model/index.ts';
 import { refused } from '../kit/fake-cluster.ts';
-import { Loop, signedHistory } from '../kit/loop.ts';
+import { Crash, Loop, signedHistory } from '../kit/loop.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -108,4 +108,64 @@ test('a newer commit with the same objects does not start a change again that wa
   await loop.at(unrelated);
   assert.deepEqual(purposes(loop), ['apply blue', 'apply bad', 'apply unrelated']);
   assert.equal(loop.status.state, 'applied');
+});
+
+test('a failure says what was seen of the object, before it is undone', async () => {
+  const health = { wait: true, timeout: '60s' } as Environment['spec']['health'];
+  const loop = Loop.open(history, { spec: { health } });
+  await loop.at(blue);
+  const ref = { apiVersion: 'v1', kind: 'ConfigMap', namespace: 'shop', name: 'bad' };
+  const container = {
+    pod: 'bad-1',
+    container: 'app',
+    state: 'waiting',
+    reason: 'ImagePullBackOff',
+    message: 'no such image',
+    restarts: 0,
+  } as const;
+  loop.cluster.health = ({ name }) =>
+    name === 'bad' ? { state: 'failed', message: 'it is stalled' } : { state: 'current', message: '' };
+  loop.cluster.seen = [{ ref, conditions: [], containers: [container], events: [] }];
+  await loop.at(bad);
+  const [result] = loop.entries('apply.result').filter((r) => r.outcome === 'failed');
+  assert.match(result?.error ?? '', /bad: it is stalled; container `app` of bad-1: ImagePullBackOff: no such image$/);
+  const evidence = loop.evidence(result?.evidence) as { readonly seen?: unknown };
+  assert.deepEqual(evidence.seen, loop.cluster.seen);
+});
+
+for (const onFirstFailure of ['remove', 'keep'] as const)
+  test(`a first revision that fails: ${onFirstFailure}`, async () => {
+    const loop = Loop.open(history, { spec: { apply: { conflicts: 'refuse', onFirstFailure } } });
+    fails(loop);
+    await loop.at(bad);
+    assert.deepEqual(loop.cluster.names(), onFirstFailure === 'keep' ? ['cm', 'shop'] : []);
+    assert.equal(loop.status.state, 'held');
+    await loop.at(unrelated);
+    assert.equal(loop.status.state, 'held');
+    await loop.at(mended);
+    assert.equal(loop.status.state, 'applied');
+    assert.deepEqual(loop.cluster.names(), ['bad', 'cm', 'shop']);
+  });
+
+test('a namespace goes with the change that created it and failed, unless others use it or it was there before', async () => {
+  const used = Loop.open(history);
+  used.cluster.inUse.add('shop');
+  fails(used);
+  await used.at(bad);
+  assert.deepEqual(used.cluster.names(), ['shop']);
+
+  const interrupted = Loop.open(history);
+  interrupted.crashAt = 'first-write';
+  await assert.rejects(interrupted.at(bad), Crash);
+  assert.deepEqual(interrupted.cluster.names(), ['shop']);
+  interrupted.restart();
+  fails(interrupted);
+  await interrupted.at(bad);
+  assert.deepEqual(interrupted.cluster.names(), [], 'also after a crash in between');
+
+  const before = Loop.open(history);
+  await before.at(blue);
+  fails(before);
+  await before.at(bad);
+  assert.deepEqual(before.cluster.names(), ['cm', 'shop']);
 });
