@@ -21,6 +21,7 @@ import {
   type RenderedObject,
   refKey,
   refText,
+  similar,
   type TroubleSeen,
   type Writing,
   within,
@@ -35,11 +36,12 @@ import { mutatorsOf } from './mutators.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
-import { alteration, isPassing, refusal } from './refusal.ts';
+import { alteration, isPassing, mistakesIn, refusal, unfit } from './refusal.ts';
 import { objectsIn } from './scan.ts';
 import { StandingRefusals } from './standing-refusals.ts';
 import { troubleSeen } from './trouble-seen.ts';
 import { alterations } from './unaltered.ts';
+import { located } from './unfit.ts';
 
 /**
  * Result of applying an object: its digest as stored, and the digest that our admission webhook admits. `live` is
@@ -222,7 +224,7 @@ export class Cluster {
       body,
       APPLY,
     );
-    await this.#succeed(answer, 'dry-run the replacement of', rendered.ref);
+    await this.#succeed(answer, 'dry-run the replacement of', rendered.ref, rendered);
     const altered = alterations(body, objectIn(answer), ignored(rendered.ref, writing.ignore));
     if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
     // the name is another, so the digest of the object is of no use
@@ -517,7 +519,7 @@ export class Cluster {
       const answer = await this.#ask('PUT', `${path}?${query}`, body);
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
-      await this.#succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref);
+      await this.#succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref, rendered);
       const object = objectIn(answer);
       const altered = how.isShown === true ? [] : alterations(body, object, pointersOf(rendered.ref, writing, object));
       if (altered.length > 0) throw await this.#alteration(rendered.ref, altered);
@@ -552,7 +554,7 @@ export class Cluster {
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${how.dryRun ? '&dryRun=All' : ''}`;
     const body = this.#stamped(wanted, owned, environment);
     const answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
-    await this.#succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref);
+    await this.#succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref, rendered);
     const made = { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
     if (how.isShown !== true) await this.#refuseAltered(rendered.ref, body, made, writing, { ...how, live });
     return made;
@@ -602,7 +604,12 @@ export class Cluster {
     );
   }
 
-  async #succeed(answer: Answer, verb: string, ref: ObjectRef): Promise<void> {
+  async #succeed(answer: Answer, verb: string, ref: ObjectRef, rendered?: RenderedObject): Promise<void> {
+    const mistakes = rendered && mistakesIn(answer);
+    if (rendered !== undefined && mistakes !== undefined) {
+      const places = await located(mistakes, rendered, (path) => this.#server.request('GET', path));
+      throw unfit(places, verb, refText(ref));
+    }
     const request = `${verb} ${refKey(ref)}`;
     try {
       succeed(answer, verb, ref);
@@ -632,9 +639,9 @@ export class Cluster {
     if (kind === undefined)
       throw new CountersignError(
         'cluster-refused',
-        `${refText(ref)}: the cluster has no kind \`${ref.kind}\` in \`${ref.apiVersion}\``,
+        `${refText(ref)}: the cluster has no kind \`${ref.kind}\` in \`${ref.apiVersion}\`${await this.#meant(ref)}`,
         {
-          hint: 'add its CustomResourceDefinition to the repository, or correct `apiVersion`',
+          hint: 'add its CustomResourceDefinition to the repository, or correct `kind` or `apiVersion`',
         },
       );
     if (kind.namespaced !== (ref.namespace !== ''))
@@ -644,6 +651,12 @@ export class Cluster {
           `${kind.namespaced ? 'namespaced: set `metadata.namespace`' : 'cluster-scoped: remove `metadata.namespace`'}`,
       );
     return `${apiPath(ref.apiVersion, ref.namespace)}/${kind.plural}/${encodeURIComponent(ref.name)}`;
+  }
+
+  async #meant({ apiVersion, kind }: ObjectRef): Promise<string> {
+    const kinds = await this.#discover(apiVersion).catch(() => new Map<string, Kind>());
+    const meant = similar(kind, [...kinds.keys()]);
+    return meant === undefined ? '' : `; did you mean \`${meant}\`?`;
   }
 
   // Queried once per group version, even for concurrent callers. A kind that does not exist is queried again.

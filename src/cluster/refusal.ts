@@ -37,10 +37,7 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
     );
   }
   const mistakes = mistakesIn(answer);
-  if (mistakes !== undefined)
-    return new CountersignError('cluster-refused', `cannot ${verb} ${what}: ${listed(mistakes)}`, {
-      hint: 'correct the manifest in the repository',
-    });
+  if (mistakes !== undefined) return unfit(mistakes, verb, what);
   if (/does not support dry run/.test(said))
     return new CountersignError('cluster-refused', message, {
       hint: 'its owner must declare `sideEffects: None` on that webhook',
@@ -60,6 +57,13 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
   });
 }
 
+/** Returns the error for a manifest that does not fit the schema. */
+export function unfit(mistakes: readonly string[], verb: string, what: string): CountersignError {
+  return new CountersignError('cluster-refused', `cannot ${verb} ${what}: ${listed(mistakes)}`, {
+    hint: 'correct the manifest in the repository',
+  });
+}
+
 // Messages about a manifest that does not fit the schema, which come with status 500 and no reason.
 const UNFIT = /^failed to create typed patch object \(.*?\): /s;
 const UNREAD =
@@ -69,7 +73,7 @@ const UNREAD =
  * Returns what is wrong with a manifest that the API server answers with 500: each field and its problem, without the
  * value, which may be a secret. Undefined if the answer is another one.
  */
-function mistakesIn({ status, body }: Answer): readonly string[] | undefined {
+export function mistakesIn({ status, body }: Answer): readonly string[] | undefined {
   const said = String(body['message'] ?? '');
   const opening = UNFIT.exec(said)?.[0] ?? UNREAD.exec(said)?.[0];
   if (status !== 500 || opening === undefined) return undefined;

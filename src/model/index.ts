@@ -39,6 +39,7 @@ export * from './place.ts';
 export * from './pointer.ts';
 export * from './recent.ts';
 export * from './schema.ts';
+export { similar } from './similar.ts';
 export { standingUses } from './standing-uses.ts';
 export * from './stated.ts';
 export { TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from './token-volume.ts';

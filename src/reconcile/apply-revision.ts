@@ -252,38 +252,44 @@ class Run {
     return new Set(this.#changed.filter(isMissing).map((i) => refKey(i.ref)));
   }
 
-  async #dryRunEach(items: readonly Item[]): Promise<void> {
-    await this.#inParallel(items, async (item) => {
-      const writing = this.#writing(item);
-      const { cluster } = this.#ports;
-      let made = await cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
-        if (this.#isOursAltered(item, thrown)) {
-          item.exact = true;
-          return await cluster.dryRun(item.rendered, item.owned, this.#writing(item));
-        }
-        if (!this.#mayReplace(item, thrown)) throw thrown;
-        item.replace = true;
-        return await cluster.dryRunAnew(item.rendered, item.owned, writing);
-      });
-      if (!item.replace && !item.exact && this.#isChangedByOthers(item, made.existed)) {
+  #dryRunEach(items: readonly Item[]): Promise<void> {
+    return this.#inParallel(items, (item) =>
+      this.#dryRunOne(item).catch((thrown: unknown) => {
+        throw placed(thrown, item.rendered.source);
+      }),
+    );
+  }
+
+  async #dryRunOne(item: Item): Promise<void> {
+    const writing = this.#writing(item);
+    const { cluster } = this.#ports;
+    let made = await cluster.dryRun(item.rendered, item.owned, writing).catch(async (thrown) => {
+      if (this.#isOursAltered(item, thrown)) {
         item.exact = true;
-        made = await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch((thrown) => {
-          // Some objects cannot be replaced as a whole. The comparison after the write tells what others added.
-          if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || isAltered(thrown)) throw thrown;
-          item.exact = false;
-          item.isDoubted = true;
-          return made;
-        });
+        return await cluster.dryRun(item.rendered, item.owned, this.#writing(item));
       }
-      item.existed ??= made.existed;
-      const { admitted: _, templates: __, ...owned } = item.owned;
-      const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};
-      item.owned = {
-        ...owned,
-        ...(made.admitted === undefined ? {} : { admitted: made.admitted }),
-        ...(made.template === undefined ? {} : { templates: latestOf(made.template, templates, item.rendered) }),
-      };
+      if (!this.#mayReplace(item, thrown)) throw thrown;
+      item.replace = true;
+      return await cluster.dryRunAnew(item.rendered, item.owned, writing);
     });
+    if (!item.replace && !item.exact && this.#isChangedByOthers(item, made.existed)) {
+      item.exact = true;
+      made = await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch((thrown) => {
+        // Some objects cannot be replaced as a whole. The comparison after the write tells what others added.
+        if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || isAltered(thrown)) throw thrown;
+        item.exact = false;
+        item.isDoubted = true;
+        return made;
+      });
+    }
+    item.existed ??= made.existed;
+    const { admitted: _, templates: __, ...owned } = item.owned;
+    const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};
+    item.owned = {
+      ...owned,
+      ...(made.admitted === undefined ? {} : { admitted: made.admitted }),
+      ...(made.template === undefined ? {} : { templates: latestOf(made.template, templates, item.rendered) }),
+    };
   }
 
   // An object that was written since we wrote it, or that existed before it was ours, may have more than Git's fields:
@@ -562,6 +568,18 @@ function own(
     entry: revision.verdict,
     ...place,
   };
+}
+
+// Names the place in the repository, which the cluster does not know. A more exact one in the message stays.
+function placed(thrown: unknown, { file, line }: RenderedObject['source']): unknown {
+  if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait' || thrown.message.includes(`${file}:`))
+    return thrown;
+  const { code, message, hint, recover, cause } = thrown;
+  return new CountersignError(code, `${file}:${line}: ${message}`, {
+    recover,
+    ...(hint === undefined ? {} : { hint }),
+    ...(cause === undefined ? {} : { cause }),
+  });
 }
 
 function isAltered(thrown: unknown): boolean {

@@ -13,11 +13,19 @@ const stage = await openStage(directory);
 const MISTAKES = {
   'a misspelt field': [
     (ns: string) => deployment(ns, 'web').replace('replicas:', 'replcias:'),
-    /\.spec\.replcias: field not declared/,
+    /clusters\/production\/web\.yaml:\d+: \.spec\.replcias: field not declared in schema; did you mean `replicas`\?/,
   ],
   'a number where the schema has a text': [
     (ns: string) => configMap(ns, 'web', {}).replace(/\ndata:.*/s, '\ndata:\n  PORT: 8080\n'),
     /\.data\.PORT: expected string, got another type/,
+  ],
+  'a misspelt kind': [
+    (ns: string) => deployment(ns, 'web').replace('kind: Deployment', 'kind: Deploymnet'),
+    /clusters\/production\/web\.yaml:1: .*no kind `Deploymnet` in `apps\/v1`; did you mean `Deployment`\?/,
+  ],
+  'nothing in its spec': [
+    (ns: string) => `apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: ${ns}}\nspec: {}\n`,
+    /clusters\/production\/web\.yaml:1: .*spec\.selector: Required value/,
   ],
   'a time that is none': [
     (ns: string) => configMap(ns, 'web', {}).replace('metadata:', 'metadata:\n  creationTimestamp: yesterday'),
@@ -32,18 +40,24 @@ const MISTAKES = {
 
 test('a manifest that does not fit the schema is refused once, by field, and drift is put right meanwhile', async () => {
   const name = 'mistakes';
-  const { fleet, service } = await stage.running(name);
+  // One for each case: what is deleted again and again is reverted more and more seldom.
+  const lost = (index: number) => `lost-${index}`;
+  const files = Object.keys(MISTAKES).map((_, i) => [`${PATH}/lost-${i}.yaml`, configMap(name, lost(i), {})]);
+  const { fleet, service } = await stage.running(name, {}, { files: Object.fromEntries(files) });
   const controller = await stage.as('controller');
-  for (const [what, [manifest, said]] of Object.entries(MISTAKES)) {
+  for (const [index, [what, [manifest, said]]] of Object.entries(MISTAKES).entries()) {
     const commit = await stage.change(fleet, what, { [`${PATH}/web.yaml`]: manifest(name) });
     const { entry } = await service.entry('apply.refused', 'production', (e) => e.revision === commit);
     assert.match(entry.error, said, what);
     assert.doesNotMatch(entry.error, /8080|yesterday/, 'no value is shown');
-    const gone = await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/settings`);
+    const gone = await controller.request('DELETE', `/api/v1/namespaces/${name}/configmaps/${lost(index)}`);
     assert.equal(gone.status, 200, String(gone.body['message']));
     const at = performance.now();
-    await stage.waitFor(async () => (await stage.dataOf(name, 'settings')) !== undefined, `its return, after ${what}`);
-    assert.ok(performance.now() - at < 10_000);
+    await stage.waitFor(
+      async () => (await stage.get(`/api/v1/namespaces/${name}/configmaps/${lost(index)}`)).status === 200,
+      `its return, after ${what}`,
+    );
+    assert.ok(performance.now() - at < 10_000, what);
   }
   const good = await stage.change(fleet, 'good', { [`${PATH}/web.yaml`]: configMap(name, 'web', { a: 'b' }) });
   await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
