@@ -141,7 +141,9 @@ async function asMachinery(
     scope.records.proven(forRecord(request));
     return told(yes({ 'allowed-as': 'machinery' }), await advised(request, scope));
   }
-  const unrecorded = await scope.records.allowed(forRecord(request), 'machinery').then(
+  // Only a write of a declared controller needs no proof.
+  const as = proof === undefined ? 'controller' : 'machinery';
+  const unrecorded = await scope.records.allowed(forRecord(request), as).then(
     () => ({}),
     (thrown) => ({ unrecorded: messageOf(thrown) }),
   );

@@ -1,6 +1,7 @@
-import type { Proof } from '../machinery/index.ts';
+import { isPodOrMaker, type Proof } from '../machinery/index.ts';
 import { contentDigest, controllerOf, type KubernetesObject, type ObjectRef, refKey, unbound } from '../model/index.ts';
 import { usesOf } from './break-glass.ts';
+import { letThrough } from './let-through.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
@@ -21,8 +22,8 @@ const PROVEN: Proof = { kind: 'proven' };
 const MADE_MS = 5000; // between the answer of the webhook and the time on the object; clocks differ
 
 /**
- * Keeps on the ledger which pods in an environment's namespaces, and which objects that make pods, do not follow from
- * what is approved: an entry when one is found, and one when it is gone, proven or scaled to zero.
+ * Keeps on the ledger which objects in an environment's namespaces do not follow from what is approved: an entry when
+ * one is found, and one when it is gone, proven or scaled to zero.
  */
 export class ContentAccount {
   readonly #environment: string;
@@ -69,7 +70,8 @@ export class ContentAccount {
   /** Proves objects, and remembers those that are not. Never throws. */
   async see(objects: readonly KubernetesObject[]): Promise<void> {
     for (const object of objects) {
-      const { ref, uid, owner, manager, since } = scanned(object);
+      const { ref, uid: given, owner, manager, since } = scanned(object);
+      const uid = given === '' ? refKey(ref) : given; // an API server beside kube-apiserver may give none
       const version = String(object.metadata['resourceVersion'] ?? '');
       const isKnown = version !== '' && (this.#before.get(uid) === version || this.#proven.get(uid) === version);
       const proof = isKnown ? PROVEN : await this.#prove(object);
@@ -78,6 +80,10 @@ export class ContentAccount {
       this.#open.delete(uid);
       if (proof?.kind === 'unknown') this.#open.add(uid);
       if (proof?.kind !== 'unproven' || this.#isExcused(object)) continue;
+      if (!isPodOrMaker(object) && letThrough(this.#ledger, this.#environment, object)) {
+        this.#proven.set(uid, version);
+        continue;
+      }
       const { reason } = proof;
       this.#seen.set(refKey(ref), { ref, uid, owner, reason, manager, since, isIdle: isIdle(object) });
     }

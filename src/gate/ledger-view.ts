@@ -7,5 +7,6 @@ export function viewOf(read: LedgerView): LedgerView {
     latest: (types, environment, before, since) => read.latest(types, environment, before, since),
     all: (type, environment, since) => read.all(type, environment, since),
     entry: (index) => read.entry(index),
+    firstAt: (time) => read.firstAt?.(time) ?? Number.MAX_SAFE_INTEGER,
   };
 }

@@ -123,6 +123,8 @@ export interface LedgerView {
   all<T extends EntryType>(type: T, environment: string, since?: string): Recorded<EntryOf<T>>[];
   entry(index: number): Recorded | undefined;
   evidence(ref: EvidenceRef): unknown;
+  /** Returns the index of the first entry at or after a time, or the number of entries. */
+  firstAt?(time: string): number;
   /** Number of entries recorded by this process; undefined if not counted. */
   recorded?(): number;
 }

@@ -1,8 +1,10 @@
 import {
   type Approved,
+  isPodOrMaker,
   type MachineryFacts,
   type Proof,
   proveChild,
+  proveForeign,
   proveWrite,
   templateDigest,
 } from '../machinery/index.ts';
@@ -10,6 +12,7 @@ import {
   admissionDigest,
   type Environment,
   type KubernetesObject,
+  NO_REVISION,
   type OwnedObject,
   objectDigest,
   refKey,
@@ -28,8 +31,11 @@ export function proveMachinery(
   return proveWrite(request, approvedIn(...approved), facts);
 }
 
-/** Proves an object as it is in the cluster, a pod of Git, too. Arguments and result as `proveChild`. */
-export function proveContent(
+/**
+ * Proves an object as it is in the cluster, a pod of Git, too. Returns undefined for other objects of Git, which are
+ * compared with their commit. Objects that make no pods are proven once a first revision is applied. Never throws.
+ */
+export async function proveContent(
   object: KubernetesObject,
   facts: MachineryFacts,
   ...approved: Parameters<typeof approvedIn>
@@ -38,9 +44,12 @@ export function proveContent(
   const plain = object.kind === 'Pod' ? withoutDebugging(object, debugImages) : object;
   if (plain.kind === 'Pod') {
     const own = ownedAs(keyOf(plain), approved[1]);
-    if (own.length > 0) return Promise.resolve(provePodOfGit(plain, own));
+    if (own.length > 0) return provePodOfGit(plain, own);
   }
-  return proveChild(plain, approvedIn(...approved), facts);
+  const inGit = approvedIn(...approved);
+  if (isPodOrMaker(plain)) return proveChild(plain, inGit, facts);
+  const isOfGit = ownedAs(keyOf(plain), approved[1]).length > 0;
+  return isOfGit || approved[1].revision === NO_REVISION ? undefined : proveForeign(plain, inGit, facts);
 }
 
 // Most of a pod cannot be changed, so that putting it right does not find what another pod of that name has besides.

@@ -8,5 +8,6 @@ export { CONTROL_PLANE, DUTIES } from './duties.ts';
 export { sampleDigest } from './injected.ts';
 export { learnInjection } from './learn-injection.ts';
 export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
-export { proveChild } from './prove-child.ts';
+export { isPodOrMaker, proveChild } from './prove-child.ts';
+export { proveForeign } from './prove-foreign.ts';
 export { INTO_PODS, proveWrite } from './prove-write.ts';

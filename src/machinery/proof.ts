@@ -115,13 +115,21 @@ export async function approvedFor(
 ): Promise<readonly string[] | undefined> {
   const own = approved.templates(object);
   if (own !== undefined) return own;
+  return (await isMadeByOperator(object, { approved, facts })) ? [templateDigest(object) ?? ''] : undefined;
+}
+
+/** Tests whether the owners of an object lead, by uid, to a custom object of Git that operators make objects for. */
+export async function isMadeByOperator(
+  object: KubernetesObject,
+  { approved, facts }: Pick<Case, 'approved' | 'facts'>,
+): Promise<boolean> {
   let at: KubernetesObject | undefined = object;
   for (let step = 0; at !== undefined && step < MAX_STEPS; step++) {
     at = await ownerOf(at, facts).catch((thrown: unknown) => {
       if (thrown instanceof Unproven) return undefined;
       throw thrown;
     });
-    if (at !== undefined && isOperated(at, approved)) return [templateDigest(object) ?? ''];
+    if (at !== undefined && isOperated(at, approved)) return true;
   }
-  return undefined;
+  return false;
 }

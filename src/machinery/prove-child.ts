@@ -25,12 +25,21 @@ export async function proveChild(
   approved: Approved,
   facts: MachineryFacts,
 ): Promise<Proof | undefined> {
-  const prove = CHILDREN[kindOf(object)] ?? (ROOTS.has(kindOf(object)) ? proveRoot : undefined);
+  const prove = proofFor(object);
   if (prove === undefined || approved.isOwned(refOf(object))) return undefined;
   if (controllerOf(object) === undefined)
     return { kind: 'unproven', reason: 'no commit has it, and no controller owns it' };
   const proof = await proofOf(() => prove(object, { approved, facts }));
   return proof.kind === 'unproven' ? proofOf(() => prove(object, { approved, facts: freshly(facts) })) : proof;
+}
+
+/** Tests whether an object is a pod, or of a kind of Kubernetes that makes pods: they have proofs of their own. */
+export function isPodOrMaker(object: KubernetesObject): boolean {
+  return proofFor(object) !== undefined;
+}
+
+function proofFor(object: KubernetesObject): ((object: KubernetesObject, of: Around) => Promise<void>) | undefined {
+  return CHILDREN[kindOf(object)] ?? (ROOTS.has(kindOf(object)) ? proveRoot : undefined);
 }
 
 type Around = Pick<Case, 'approved' | 'facts'>;

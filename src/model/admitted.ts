@@ -137,7 +137,7 @@ export type AdmittedRequest = {
   readonly operation: string;
   readonly object: ObjectRef;
   readonly subresource: string;
-  /** Why it was allowed: `intent`, `machinery`, `operator`, `left to others`, `connect`, `rules`. */
+  /** Why it was allowed: `intent`, `machinery`, `controller` (declared), `operator`, `left to others`, `connect`. */
   readonly as: string;
   /** `admissionDigest` of the object, if the request has one. */
   readonly digest?: string;

@@ -422,8 +422,8 @@ const SCHEMAS = {
     evidence,
   }),
   /**
-   * A pod, or an object that makes pods, is not what its approved template gives. `since` is when it was made (ISO
-   * 8601).
+   * An object in a governed namespace does not follow from what is approved: a pod, or what makes pods, is not what its
+   * approved template gives; an object of another kind is in no commit. `since` is when it was made (ISO 8601).
    */
   'content.unproven': object({
     environment,

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { ContentAccount } from '../../src/gate/index.ts';
 import { openLedger } from '../../src/ledger/index.ts';
 import type { Proof } from '../../src/machinery/index.ts';
-import { contentDigest, type KubernetesObject } from '../../src/model/index.ts';
+import { admissionDigest, contentDigest, type KubernetesObject } from '../../src/model/index.ts';
 import { recorderOf } from '../../src/open/read-ledger.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -162,4 +162,50 @@ test('break-glass excuses what it made by its content, not by its name', async (
   assert.deepEqual(await scan([pod('d')]), []);
   at.now = '2030-01-02';
   assert.deepEqual(await scan([bound, pod('b'), pod('d')]), ['b', 'd'], 'its time is over');
+});
+
+const stray = (data: object, more: object = {}): KubernetesObject => ({
+  apiVersion: 'v1',
+  kind: 'ConfigMap',
+  metadata: { name: 'stray', namespace: 'shop', uid: 'the stray', resourceVersion: '1', ...more },
+  data,
+});
+
+test('what the gate let a declared controller or operator write is no exception, while it has that content', async () => {
+  const { scan, recorder, account } = await open();
+  const now = new Date().toISOString();
+  const allow = (object: KubernetesObject, as: string, operation = 'CREATE') => {
+    const { kind, apiVersion, metadata } = object;
+    const evidence = recorder.asEvidence([
+      {
+        ...{ uid: 'u', at: now, user: 'x', groups: [], operation, subresource: '', as },
+        object: { apiVersion, kind, namespace: 'shop', name: metadata.name },
+        digest: admissionDigest(object, operation),
+      },
+    ]);
+    const body = { type: 'admission.allowed', environment: PRODUCTION, from: now, to: now, count: 1 } as const;
+    return recorder.record({ ...body, evidence: evidence.ref }, [evidence]);
+  };
+  const made = { creationTimestamp: now };
+  const later = { managedFields: [{ manager: 'x', time: now }], creationTimestamp: '2020-01-01T00:00:00Z' };
+  await allow(stray({ a: '1' }), 'machinery');
+  assert.deepEqual(await scan([stray({ a: '1' }, made)]), ['stray'], 'no proof was found for it');
+  await allow(stray({ a: '1' }), 'controller');
+  assert.deepEqual(await scan([stray({ a: '1' }, made)], account()), []);
+  assert.deepEqual(await scan([stray({ a: '2' }, made)], account()), ['stray'], 'its content changed');
+  await allow(stray({ a: '2' }), 'operator', 'UPDATE');
+  assert.deepEqual(await scan([stray({ a: '2' }, later)], account()), []);
+  const { creationTimestamp } = later;
+  assert.deepEqual(await scan([stray({ a: '2' }, { creationTimestamp })], account()), ['stray'], 'another time');
+  await allow(pod('p'), 'operator');
+  assert.deepEqual(await scan([pod('p', made)], account()), ['p'], 'a pod needs a proof');
+});
+
+test('the content of a foreign object may change as often as it likes: it stays one exception', async () => {
+  const { scan, told } = await open();
+  for (const version of ['1', '2', '3']) await scan([stray({ version }, { resourceVersion: version })]);
+  const two = ['a', 'b'].map((name) => stray({}, { uid: '', resourceVersion: '1', name }));
+  await scan([stray({}), ...two]);
+  await scan([stray({}), ...two]);
+  assert.deepEqual(told(), ['stray', 'a', 'b'], 'without uids, too');
 });

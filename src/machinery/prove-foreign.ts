@@ -1,0 +1,84 @@
+import type { KubernetesObject } from '../model/index.ts';
+import { record } from './approved-template.ts';
+import {
+  type Approved,
+  type Case,
+  demand,
+  freshly,
+  isMadeByOperator,
+  kindOf,
+  type MachineryFacts,
+  type Proof,
+  refOf,
+  Unproven,
+} from './proof.ts';
+import {
+  proveClaimOfPod,
+  proveClaimOfSet,
+  proveDefaultAccount,
+  proveResourceClaim,
+  proveRootCertificate,
+} from './prove-duty.ts';
+import { proofOf } from './prove-write.ts';
+
+/**
+ * Proves an object that no commit has, and that makes no pods, as it is in the cluster. It is proven if a controller of
+ * the control plane makes exactly this, or if it belongs to a custom object of Git and operators are declared. Never
+ * throws.
+ */
+export async function proveForeign(
+  object: KubernetesObject,
+  approved: Approved,
+  facts: MachineryFacts,
+): Promise<Proof> {
+  const proof = await proofOf(() => proveMade(object, { approved, facts }));
+  return proof.kind === 'unproven' ? proofOf(() => proveMade(object, { approved, facts: freshly(facts) })) : proof;
+}
+
+async function proveMade(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<void> {
+  if (await isMadeByOperator(object, of)) return;
+  const { name } = object.metadata;
+  const made = MADE.filter((m) => m.kind === kindOf(object) && (m.name === undefined || m.name === name));
+  const reasons: string[] = [];
+  for (const { prove } of made) {
+    try {
+      return await prove(asCreated(object, of));
+    } catch (thrown) {
+      if (!(thrown instanceof Unproven)) throw thrown;
+      reasons.push(thrown.message);
+    }
+  }
+  throw new Unproven(['no commit has it', ...reasons.slice(-1)].join(', and '));
+}
+
+type Made = { readonly kind: string; readonly name?: string; readonly prove: (of: Case) => Promise<void> };
+
+// Objects that the control plane makes besides pods and what makes pods. The name only chooses the proof.
+const MADE: readonly Made[] = [
+  { kind: 'ConfigMap', name: 'kube-root-ca.crt', prove: proveRootCertificate },
+  { kind: 'ServiceAccount', name: 'default', prove: proveDefaultAccount },
+  { kind: 'PersistentVolumeClaim', prove: proveClaimOfPod },
+  { kind: 'PersistentVolumeClaim', prove: proveClaimOfSet },
+  { kind: 'resource.k8s.io/ResourceClaim', prove: proveResourceClaim },
+  { kind: 'Service', name: 'kubernetes', prove: proveApiService },
+];
+
+// kube-apiserver keeps its own Service as it is, so only what makes it that one is compared.
+async function proveApiService({ write: { object } }: Case): Promise<void> {
+  const { selector, type } = record(object?.['spec']);
+  const { component, provider } = object?.metadata.labels ?? {};
+  demand(object?.metadata.namespace === 'default', 'the API server has its Service in the namespace `default`');
+  demand(component === 'apiserver' && provider === 'kubernetes', 'it has not the labels that the API server gives it');
+  demand(selector === undefined && type === 'ClusterIP', 'the API server gives it no selector and no other type');
+}
+
+// A claim gets its volume after it was made.
+function asCreated(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Case {
+  const { volumeName: _, ...spec } = record(object['spec']);
+  const created = object.kind === 'PersistentVolumeClaim' ? { ...object, spec } : object;
+  const write = {
+    ...{ operation: 'CREATE', user: '', groups: [], subresource: '' },
+    ...{ ref: refOf(object), object: created, oldObject: undefined },
+  };
+  return { ...of, write };
+}
