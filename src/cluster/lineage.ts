@@ -88,14 +88,25 @@ export class Lineage {
     return object;
   }
 
-  /** Returns the objects of a kind in a namespace (`''`: cluster-scoped). `fresh` and errors as in `get`. */
-  async list(apiVersion: string, kind: string, namespace: string, fresh = false): Promise<readonly KubernetesObject[]> {
+  /**
+   * Returns the objects of a kind in a namespace (`''`: cluster-scoped). Of a kind that is not followed, only those
+   * with these labels are read. `fresh` and errors as in `get`.
+   */
+  async list(
+    apiVersion: string,
+    kind: string,
+    namespace: string,
+    fresh = false,
+    labels: Readonly<Record<string, string>> = {},
+  ): Promise<readonly KubernetesObject[]> {
     const followed = this.#kinds.get(`${apiVersion} ${kind}`);
     if (!fresh && followed?.isRead === true && this.#covers(namespace))
       return [...followed.objects].filter(([place]) => place.startsWith(`${namespace}/`)).map(([, object]) => object);
     const served = await this.#kindOf(apiVersion, kind);
     if (served === undefined) return [];
-    const path = `${apiPath(apiVersion, served.namespaced ? namespace : '')}/${served.plural}`;
+    const selector = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
+    const query = selector.length === 0 ? '' : `?labelSelector=${encodeURIComponent(selector.join(','))}`;
+    const path = `${apiPath(apiVersion, served.namespaced ? namespace : '')}/${served.plural}${query}`;
     return this.#once(path, fresh, async () => {
       const { status, body } = await this.#server.request('GET', path);
       if (status === 404) return [];

@@ -1,4 +1,4 @@
-import { isPodOrMaker, type Proof } from '../machinery/index.ts';
+import { isEndpoints, isPodOrMaker, type Proof } from '../machinery/index.ts';
 import { contentDigest, controllerOf, type KubernetesObject, type ObjectRef, refKey, unbound } from '../model/index.ts';
 import { usesOf } from './break-glass.ts';
 import { letThrough } from './let-through.ts';
@@ -14,11 +14,27 @@ type Unproven = {
   readonly manager: string;
   readonly since: string;
   readonly isIdle: boolean;
+  /** Whether a different reason is worth an entry of its own: it says what runs. */
+  readonly isByReason: boolean;
 };
 
 type Standing = { readonly index: number; readonly uid: string; readonly reason: string; readonly object: ObjectRef };
 
+/** An object whose proof failed, which may only be late: since when, and since when for each reason. */
+type Doubt = {
+  readonly ref: ObjectRef;
+  readonly uid: string;
+  readonly since: number;
+  readonly reasons: Map<string, number>;
+  /** The version in which it was last proven. */
+  readonly proven: string | undefined;
+};
+
 const PROVEN: Proof = { kind: 'proven' };
+const LATE_MS = 5000; // by which controllers may be behind: endpoints follow pods, garbage follows its owner
+// For an object that fails for one reason after the other, or that no one has written since it was proven.
+const RESTLESS_MS = 60_000;
+const MAX_REASONS = 100;
 const MADE_MS = 5000; // between the answer of the webhook and the time on the object; clocks differ
 
 /**
@@ -37,6 +53,9 @@ export class ContentAccount {
   // Version of each object that was proven, by its uid: since the last full reading began, and before.
   #proven = new Map<string, string>();
   #before: ReadonlyMap<string, string> = new Map();
+  // The same as of the last full reading, whatever was approved then.
+  #earlier: ReadonlyMap<string, string> = new Map();
+  readonly #doubts = new Map<string, Doubt>();
   #last = '';
   #standing: Map<string, Standing> | undefined;
   // Uids of ReplicaSets that are on the ledger and were scaled to zero.
@@ -62,6 +81,7 @@ export class ContentAccount {
     this.#seen.clear();
     this.#open.clear();
     this.#standing = undefined;
+    this.#earlier = new Map([...this.#before, ...this.#proven]);
     const basis = this.#basis();
     this.#before = basis === this.#last ? this.#proven : new Map();
     [this.#proven, this.#last] = [new Map(), basis];
@@ -76,6 +96,7 @@ export class ContentAccount {
       const isKnown = version !== '' && (this.#before.get(uid) === version || this.#proven.get(uid) === version);
       const proof = isKnown ? PROVEN : await this.#prove(object);
       if (proof?.kind === 'proven') this.#proven.set(uid, version);
+      if (proof?.kind !== 'unproven') this.#doubts.delete(refKey(ref));
       this.#seen.delete(refKey(ref));
       this.#open.delete(uid);
       if (proof?.kind === 'unknown') this.#open.add(uid);
@@ -85,13 +106,24 @@ export class ContentAccount {
         continue;
       }
       const { reason } = proof;
-      this.#seen.set(refKey(ref), { ref, uid, owner, reason, manager, since, isIdle: isIdle(object) });
+      if (mayBeLate(object) && !this.#isConfirmed({ ref, uid, version, reason })) this.#open.add(uid);
+      else
+        this.#seen.set(refKey(ref), {
+          ...{ ref, uid, owner, reason, manager, since },
+          ...{ isIdle: isIdle(object), isByReason: isPodOrMaker(object) },
+        });
     }
+  }
+
+  /** Returns the objects that should be looked at again soon: their proof failed, and may only be late. */
+  doubted(): readonly ObjectRef[] {
+    return [...this.#doubts].filter(([key]) => !this.#seen.has(key)).map(([, { ref }]) => ref);
   }
 
   /** Forgets an object that no longer exists. */
   gone(ref: ObjectRef): void {
     this.#seen.delete(refKey(ref));
+    this.#doubts.delete(refKey(ref));
   }
 
   /** Records what changed. Returns the newly found objects. Throws the errors of the ledger. */
@@ -103,7 +135,8 @@ export class ContentAccount {
     const fresh: Unproven[] = [];
     for (const one of roots) {
       const known = this.#standing.get(one.uid);
-      if (known?.reason === one.reason || (one.isIdle && (known !== undefined || this.#idle.has(one.uid)))) continue;
+      if (known?.reason === one.reason || (known !== undefined && !one.isByReason)) continue;
+      if (one.isIdle && (known !== undefined || this.#idle.has(one.uid))) continue;
       const { ref: object, uid, reason, manager, since } = one;
       const { index } = await this.#ledger.record(
         { type: 'content.unproven', environment: this.#environment, object, uid, reason, manager, since },
@@ -148,6 +181,19 @@ export class ContentAccount {
     return standing;
   }
 
+  #isConfirmed(now: { ref: ObjectRef; uid: string; version: string; reason: string }): boolean {
+    const moment = this.#clock().getTime();
+    const { ref, uid, version, reason } = now;
+    const before = this.#doubts.get(refKey(ref));
+    const doubt: Doubt =
+      before?.uid === uid ? before : { ref, uid, since: moment, reasons: new Map(), proven: this.#earlier.get(uid) };
+    this.#doubts.set(refKey(ref), doubt);
+    const first = doubt.reasons.get(reason) ?? moment;
+    if (doubt.reasons.size < MAX_REASONS) doubt.reasons.set(reason, first);
+    const isAsProven = version !== '' && doubt.proven === version;
+    return moment - first >= (isAsProven ? RESTLESS_MS : LATE_MS) || moment - doubt.since >= RESTLESS_MS;
+  }
+
   // Made through break-glass: that use is an exception of its own. It must have this content, not only this name.
   #isExcused(object: KubernetesObject): boolean {
     const { apiVersion, kind, metadata } = object;
@@ -165,6 +211,11 @@ export class ContentAccount {
       return IN_PLACE.has(subresource) && isStanding(until);
     });
   }
+}
+
+// Endpoints follow their pods. What has a controller goes a moment after it.
+function mayBeLate(object: KubernetesObject): boolean {
+  return isEndpoints(object) || (!isPodOrMaker(object) && controllerOf(object) !== undefined);
 }
 
 // An unproven object is told with everything that it makes. One without replicas makes nothing, and a reference can

@@ -1,9 +1,11 @@
 import {
   type Approved,
+  isEndpoints,
   isPodOrMaker,
   type MachineryFacts,
   type Proof,
   proveChild,
+  proveEndpoints,
   proveForeign,
   proveWrite,
   templateDigest,
@@ -49,7 +51,8 @@ export async function proveContent(
   const inGit = approvedIn(...approved);
   if (isPodOrMaker(plain)) return proveChild(plain, inGit, facts);
   const isOfGit = ownedAs(keyOf(plain), approved[1]).length > 0;
-  return isOfGit || approved[1].revision === NO_REVISION ? undefined : proveForeign(plain, inGit, facts);
+  if (isOfGit || approved[1].revision === NO_REVISION) return undefined;
+  return (isEndpoints(plain) ? proveEndpoints : proveForeign)(plain, inGit, facts);
 }
 
 // Most of a pod cannot be changed, so that putting it right does not find what another pod of that name has besides.

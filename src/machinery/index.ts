@@ -9,5 +9,6 @@ export { sampleDigest } from './injected.ts';
 export { learnInjection } from './learn-injection.ts';
 export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
 export { isPodOrMaker, proveChild } from './prove-child.ts';
+export { isEndpoints, proveEndpoints } from './prove-endpoints.ts';
 export { proveForeign } from './prove-foreign.ts';
 export { INTO_PODS, proveWrite } from './prove-write.ts';

@@ -41,15 +41,24 @@ export interface MachineryFacts {
    * from memory.
    */
   get(ref: ObjectRef, fresh?: boolean): Promise<KubernetesObject | undefined>;
-  /** Returns all objects of a kind in a namespace (`''`: cluster-scoped); `fresh` as above. */
-  list(apiVersion: string, kind: string, namespace: string, fresh?: boolean): Promise<readonly KubernetesObject[]>;
+  /**
+   * Returns all objects of a kind in a namespace (`''`: cluster-scoped); `fresh` as above. With `labels`, those without
+   * them may be missing.
+   */
+  list(
+    apiVersion: string,
+    kind: string,
+    namespace: string,
+    fresh?: boolean,
+    labels?: Readonly<Record<string, string>>,
+  ): Promise<readonly KubernetesObject[]>;
 }
 
 /** Returns facts that are all read from the API server. */
 export function freshly(facts: MachineryFacts): MachineryFacts {
   return {
     get: (ref) => facts.get(ref, true),
-    list: (apiVersion, kind, namespace) => facts.list(apiVersion, kind, namespace, true),
+    list: (apiVersion, kind, namespace, _, labels) => facts.list(apiVersion, kind, namespace, true, labels),
   };
 }
 

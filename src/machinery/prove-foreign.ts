@@ -63,13 +63,21 @@ const MADE: readonly Made[] = [
   { kind: 'Service', name: 'kubernetes', prove: proveApiService },
 ];
 
-// kube-apiserver keeps its own Service as it is, so only what makes it that one is compared.
 async function proveApiService({ write: { object } }: Case): Promise<void> {
-  const { selector, type } = record(object?.['spec']);
-  const { component, provider } = object?.metadata.labels ?? {};
-  demand(object?.metadata.namespace === 'default', 'the API server has its Service in the namespace `default`');
-  demand(component === 'apiserver' && provider === 'kubernetes', 'it has not the labels that the API server gives it');
-  demand(selector === undefined && type === 'ClusterIP', 'the API server gives it no selector and no other type');
+  demand(object !== undefined && isApiService(object), 'it is not the one of the API server');
+}
+
+/**
+ * Tests whether a Service is the one of kube-apiserver itself, which keeps it and its endpoints as they are: only what
+ * makes it that one is compared.
+ */
+export function isApiService({ metadata, ...service }: KubernetesObject): boolean {
+  const { selector, type } = record(service['spec']);
+  const { component, provider } = metadata.labels ?? {};
+  const isNamed = metadata.namespace === 'default' && metadata.name === 'kubernetes';
+  return (
+    isNamed && component === 'apiserver' && provider === 'kubernetes' && selector === undefined && type === 'ClusterIP'
+  );
 }
 
 // A claim gets its volume after it was made.

@@ -12,6 +12,7 @@ import {
   type Scanned,
   scanned,
 } from '../gate/index.ts';
+import { isEndpoints } from '../machinery/index.ts';
 import {
   type Environment,
   type KubernetesObject,
@@ -168,7 +169,7 @@ class Rescan {
       );
     if (read.length > 0) await this.#judge(read, now);
     if (taken.length > 0) await this.#settle();
-    if (taken.length > 0) this.#isOther = true;
+    if (taken.some(([, { ref }]) => !isEndpoints(ref))) this.#isOther = true;
     // Otherwise flapping objects would fill the ledger.
     if (!this.#isOther || performance.now() - this.#recorded < Math.min(everyMs, this.#spacedMs)) return;
     if (await this.#record(now)) this.#recorded = performance.now();
@@ -179,10 +180,15 @@ class Rescan {
     const { environment, content, log } = this.parts;
     for (const { ref, reason } of (await content?.settle()) ?? [])
       log.warn({ environment: environment.metadata.name }, `${refText(ref)} is not what was approved: ${reason}`);
+    const at = performance.now();
+    for (const ref of content?.doubted() ?? [])
+      if (!this.#changed.has(refKey(ref))) this.#changed.set(refKey(ref), { ref, at, due: at + this.#times.laterMs });
   }
 
-  async #judge(objects: readonly KubernetesObject[], now: EnvironmentState): Promise<void> {
-    await this.parts.content?.see(objects);
+  async #judge(all: readonly KubernetesObject[], now: EnvironmentState): Promise<void> {
+    await this.parts.content?.see(all);
+    const objects = all.filter((o) => !isEndpoints(o)); // they are written all the time, and hold nothing to rule on
+    if (objects.length === 0) return;
     const ruled = await this.parts.rules.judge(objects.map((o) => asSubject(o, now, objectDigest(o))));
     this.#bundles.add(ruled.bundle);
     for (const object of objects) {

@@ -209,3 +209,41 @@ test('the content of a foreign object may change as often as it likes: it stays 
   await scan([stray({}), ...two]);
   assert.deepEqual(told(), ['stray', 'a', 'b'], 'without uids, too');
 });
+
+test('endpoints may be behind for a moment: a proof that fails counts once it has failed for as long as that', async () => {
+  const { at, scan, told } = await open();
+  const reasons: Record<string, string | undefined> = {};
+  at.proof = ({ metadata: { name } }) => {
+    const reason = reasons[name];
+    return reason === undefined ? { kind: 'proven' } : { kind: 'unproven', reason };
+  };
+  const slice = (name: string, version: string): KubernetesObject => ({
+    ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice' },
+    metadata: { name, namespace: 'shop', uid: name, resourceVersion: version },
+  });
+  let second = 0;
+  const after = async (seconds: number, ...all: readonly KubernetesObject[]) => {
+    second += seconds;
+    at.now = new Date(Date.parse('2030-01-01') + second * 1000).toISOString();
+    return scan(all);
+  };
+  Object.assign(reasons, { late: 'its pod is gone', forged: 'its address is elsewhere' });
+  assert.deepEqual(await after(0, slice('late', '1'), slice('forged', '1')), []);
+  reasons['late'] = undefined;
+  assert.deepEqual(await after(3, slice('late', '2'), slice('forged', '1')), []);
+  assert.deepEqual(await after(3, slice('late', '2'), slice('forged', '1')), ['forged']);
+  reasons['forged'] = 'its other address is elsewhere';
+  assert.deepEqual(await after(9, slice('late', '2'), slice('forged', '2')), [], 'it is one exception');
+  // No one wrote it since it was proven: its controller is away, and what is approved changed.
+  at.basis = 'two';
+  reasons['late'] = 'its pod is gone';
+  assert.deepEqual(await after(0, slice('late', '2'), slice('forged', '2')), []);
+  assert.deepEqual(await after(30, slice('late', '2'), slice('forged', '2')), []);
+  assert.deepEqual(await after(31, slice('late', '2'), slice('forged', '2')), ['late']);
+  for (let i = 0; i < 20; i++) {
+    reasons['restless'] = `reason ${i}`;
+    assert.deepEqual(await after(3, slice('restless', `${i}`)), [], `${i}`);
+  }
+  assert.deepEqual(await after(3, slice('restless', 'x')), ['restless'], 'one reason after the other hides nothing');
+  assert.deepEqual(told().slice(0, 3), ['forged', 'late', 'restless']);
+});
