@@ -53,6 +53,8 @@ export type AppliedObject = { readonly live: string | undefined; readonly admitt
 export type DryRun = {
   readonly admitted: string | undefined;
   readonly template: string | undefined;
+  /** Digest of that template without the fields that are left to others, if there are any. */
+  readonly left?: string | undefined;
   /** Whether the object existed before. */
   readonly existed: boolean;
 };
@@ -701,8 +703,8 @@ function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed
       recover: 'wait',
       hint: `find the webhook whose warnings begin with \`${ADMITS}\`, and remove it`,
     });
-  const [admitted, template] = said?.slice(ADMITS.length).trim().split(' ') ?? [];
-  return { admitted, template };
+  const [admitted, template, left] = said?.slice(ADMITS.length).trim().split(' ') ?? [];
+  return { admitted, template, ...(left === undefined ? {} : { left }) };
 }
 
 // Keeps the existing stamps, which no one wants to see in a comparison.

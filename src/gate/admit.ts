@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { INTO_PODS, type Proof, templateDigest } from '../machinery/index.ts';
+import { INTO_PODS, leftDigest, type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
   type AdmissionMode,
@@ -12,12 +12,12 @@ import {
   type KubernetesObject,
   messageOf,
   type OwnedObject,
-  pointerKeys,
   refKey,
   refText,
   rulesMode,
   type Violation,
   within,
+  withoutPointers,
 } from '../model/index.ts';
 import type { AdmissionRecords } from './admission-records.ts';
 import {
@@ -34,6 +34,7 @@ import type { BreakGlass } from './break-glass.ts';
 import { addsDebugContainer } from './debug-container.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
 import type { ClusterFacts } from './ports.ts';
+import { leftInTemplate } from './prove-machinery.ts';
 import type { RulesInForce, Ruling } from './rules-in-force.ts';
 
 /** Inputs of `admit` for one environment. */
@@ -86,7 +87,7 @@ async function decide(request: AdmissionRequest, scope: AdmissionScope): Promise
   // A dry run writes nothing. Anyone may run `countersign diff`; without our field manager's name, the dry run shows
   // what would be refused.
   if (request.dryRun && (request.user === scope.applier || request.fieldManager === FIELD_MANAGER))
-    return yes({}, digest === undefined ? [] : [admits(digest, request.object)]);
+    return yes({}, digest === undefined ? [] : [admits(digest, request.object, environment)]);
   // Ending a grant makes the Namespace match Git, but must not be treated as a change without effect.
   const grant = await scope.breakGlass.decideGrant(request);
   if (grant !== undefined) return grant.allowed ? grant : refuse(request, scope, grant.message);
@@ -152,9 +153,11 @@ async function asMachinery(
   return told(yes(notes), await advised(request, scope));
 }
 
-function admits(digest: string, object: KubernetesObject | undefined): string {
+function admits(digest: string, object: KubernetesObject | undefined, { spec }: Environment): string {
   const template = object === undefined ? undefined : templateDigest(object);
-  return `${ADMITS}${digest}${template === undefined ? '' : ` ${template}`}`;
+  if (object === undefined || template === undefined) return `${ADMITS}${digest}`;
+  const left = leftDigest(object, leftInTemplate(object, spec.drift.ignore));
+  return `${ADMITS}${digest} ${template}${left === undefined ? '' : ` ${left}`}`;
 }
 
 // Taking over the fields of an object changes their owner, not their content.
@@ -364,23 +367,9 @@ function isLeftToOthers(
   const status = (o: KubernetesObject) => canonicalJson(o['status'] ?? {});
   return (
     status(object) === status(oldObject) &&
-    admissionDigest(without(object, pointers), 'UPDATE') === admissionDigest(without(oldObject, pointers), 'UPDATE')
+    admissionDigest(withoutPointers(object, pointers), 'UPDATE') ===
+      admissionDigest(withoutPointers(oldObject, pointers), 'UPDATE')
   );
-}
-
-function without(object: KubernetesObject, pointers: readonly string[]): KubernetesObject {
-  const copy = structuredClone(object) as KubernetesObject;
-  for (const pointer of pointers) {
-    const path = pointerKeys(pointer);
-    const last = path.pop() as string;
-    const parent = path.reduce<unknown>(
-      (at, key) => (typeof at === 'object' && at !== null ? (at as Record<string, unknown>)[key] : undefined),
-      copy,
-    );
-    if (typeof parent === 'object' && parent !== null && Object.hasOwn(parent, last))
-      delete (parent as Record<string, unknown>)[last];
-  }
-  return copy;
 }
 
 function yes(notes: Readonly<Record<string, string>> = {}, warnings: readonly string[] = []): AdmissionDecision {

@@ -1,5 +1,6 @@
 import {
   type Approved,
+  intoTemplate,
   isEndpoints,
   isPodOrMaker,
   type MachineryFacts,
@@ -13,6 +14,7 @@ import {
 import {
   admissionDigest,
   type Environment,
+  type IgnoreRule,
   type KubernetesObject,
   NO_REVISION,
   type OwnedObject,
@@ -84,28 +86,27 @@ function approvedIn(
 ): Approved {
   return {
     injected: spec.admission.injected,
+    left: (object) => leftInTemplate(object, spec.drift.ignore),
     hasOperators: spec.admission.operators.length + spec.admission.controllers.length > 0,
     isOwned: (ref) => ownedAs(refKey(ref), state).length > 0,
     templates: (object) => {
-      const { kind, metadata } = object;
-      const { name } = metadata;
       const key = keyOf(object);
       const found = ownedAs(key, state);
       const used = inUse.get(key) ?? [];
       if (found.length === 0 && used.length === 0) return undefined;
-      const isLeft = spec.drift.ignore.some(
-        (r) =>
-          r.kind === kind &&
-          (r.name === undefined || r.name === name) &&
-          r.fields.some((f) => /^\/spec\/(template|jobTemplate)(\/|$)/.test(f)),
-      );
       const here = templateDigest(object);
-      const now = isLeft || found.some((o) => isAsApplied(o, object)) ? here : undefined;
+      const now = found.some((o) => isAsApplied(o, object)) ? here : undefined;
       // A request announces a use; that it happened, the object itself says.
       const listed = [...used.filter((digest) => digest === here), ...found.flatMap((o) => o.templates ?? [])];
       return [...new Set([...listed, ...(now === undefined ? [] : [now])])];
     },
   };
+}
+
+/** Returns JSON pointers to the fields in the template of an object that `spec.drift.ignore` leaves to others. */
+export function leftInTemplate({ kind, metadata }: KubernetesObject, rules: readonly IgnoreRule[]): readonly string[] {
+  const mine = rules.filter((r) => r.kind === kind && (r.name === undefined || r.name === metadata.name));
+  return intoTemplate(mine.flatMap((r) => r.fields));
 }
 
 // An inventory that was recorded without templates has the digest of the whole object.

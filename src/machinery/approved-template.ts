@@ -1,4 +1,4 @@
-import { digestOf, groupOf, type KubernetesObject } from '../model/index.ts';
+import { digestOf, groupOf, type KubernetesObject, withoutPointers } from '../model/index.ts';
 
 /** A pod template (core/v1 PodTemplateSpec). */
 export type PodTemplate = {
@@ -49,8 +49,27 @@ export function templateDigest(object: KubernetesObject): string | undefined {
   return Array.isArray(record(template['spec'])['containers']) ? podTemplateDigest(template) : undefined;
 }
 
-/** Returns the digest of a pod template. */
-export function podTemplateDigest(template: unknown): string {
+const WHOLE: ReadonlySet<string> = new Set(['/spec/template', '/spec/jobTemplate', '/spec/jobTemplate/spec']);
+
+/**
+ * Returns the digest of the same part without the fields that are left to others, and of the names of these fields;
+ * undefined if none is. `left` has the pointers into the object of Git, also for what a controller made of it.
+ */
+export function leftDigest(object: KubernetesObject, left: readonly string[]): string | undefined {
+  if (left.length === 0) return undefined;
+  const names = [...left].sort();
+  if (left.some((pointer) => WHOLE.has(pointer))) return digestOf({ left: names });
+  const isRun = object.kind === 'Job' && left.some((pointer) => pointer.startsWith('/spec/jobTemplate/'));
+  const pointers = isRun ? left.map((pointer) => pointer.replace(/^\/spec\/jobTemplate\//, '/')) : left;
+  return digestOf({ left: names, template: templateDigest(withoutPointers(object, pointers)) ?? '' });
+}
+
+/** Returns the pointers that lead into the template of an object. */
+export function intoTemplate(pointers: readonly string[]): readonly string[] {
+  return pointers.filter((pointer) => /^\/spec\/(template|jobTemplate)(\/|$)/.test(pointer));
+}
+
+function podTemplateDigest(template: unknown): string {
   return digestOf(plainTemplate(record(template), new Set([HASH])));
 }
 

@@ -3,7 +3,7 @@
  * what is approved: proven, unproven (with the fields that differ) or unknown. The name of a user chooses which proofs
  * are tried; it is never a proof.
  */
-export { templateDigest } from './approved-template.ts';
+export { intoTemplate, leftDigest, templateDigest } from './approved-template.ts';
 export { CONTROL_PLANE, DUTIES } from './duties.ts';
 export { sampleDigest } from './injected.ts';
 export { learnInjection } from './learn-injection.ts';

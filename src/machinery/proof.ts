@@ -6,7 +6,7 @@ import {
   type KubernetesObject,
   type ObjectRef,
 } from '../model/index.ts';
-import { templateDigest } from './approved-template.ts';
+import { leftDigest, templateDigest } from './approved-template.ts';
 
 /** A write as the API server asks about it. For a subresource, `ref` is the object that has it. */
 export type MachineryWrite = {
@@ -28,6 +28,8 @@ export type Approved = {
    * undefined if the object is not one of Git's.
    */
   readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
+  /** Returns JSON pointers to the fields in the template of an object of Git that are left to others. */
+  readonly left?: (object: KubernetesObject) => readonly string[];
   /** Containers and volumes that injectors may add to pods. */
   readonly injected: readonly Injection[];
   /** Whether operators are declared, which make objects for custom objects of Git. */
@@ -125,6 +127,22 @@ export async function approvedFor(
   const own = approved.templates(object);
   if (own !== undefined) return own;
   return (await isMadeByOperator(object, { approved, facts })) ? [templateDigest(object) ?? ''] : undefined;
+}
+
+/**
+ * Tests whether the template that `holder` has is one of the digests approved for `root`, or one of them but for the
+ * fields that are left to others.
+ */
+export function hasApprovedTemplate(
+  holder: KubernetesObject,
+  root: KubernetesObject,
+  digests: readonly string[],
+  { left = () => [] }: Approved,
+): boolean {
+  const own = templateDigest(holder);
+  if (own === undefined || digests.includes(own)) return own !== undefined;
+  const others = leftDigest(holder, left(root));
+  return others !== undefined && digests.includes(others);
 }
 
 /** Tests whether the owners of an object lead, by uid, to a custom object of Git that operators make objects for. */

@@ -1,7 +1,7 @@
 import { controllerOf, type KubernetesObject } from '../model/index.ts';
-import { list, podTemplateDigest, record, templateDigest } from './approved-template.ts';
+import { list, record } from './approved-template.ts';
 import { differencesBetween, differencesText } from './differences.ts';
-import { approvedFor, type Case, demand, kindOf, ownerOf, refOf, Unproven } from './proof.ts';
+import { approvedFor, type Case, demand, hasApprovedTemplate, kindOf, ownerOf, refOf, Unproven } from './proof.ts';
 import { isOfOperator, provePod } from './prove-pod.ts';
 import { objectOf } from './prove-workload.ts';
 
@@ -101,7 +101,7 @@ export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'appr
   demand(kindOf(cron) === 'batch/CronJob', `the ${cron.kind} \`${cron.metadata.name}\` does not make it`);
   const approved = await approvedFor(cron, of);
   demand(approved !== undefined, `${title} is not in Git`);
-  demand(approved.includes(templateDigest(job) ?? ''), `its template was not approved for ${title}`);
+  demand(hasApprovedTemplate(job, cron, approved, of.approved), `its template was not approved for ${title}`);
   demand(isNumbered(job.metadata.name, cron.metadata.name), `its name is not one that ${title} gives`);
   const template = record(record(record(cron['spec'])['jobTemplate'])['metadata']);
   const { 'batch.kubernetes.io/cronjob-scheduled-timestamp': time, ...annotations } = job.metadata.annotations ?? {};
@@ -158,7 +158,8 @@ export async function proveRevision(of: Case): Promise<void> {
     Object.keys(others).length === 0 && Object.keys(beside).length === 0 && $patch === 'replace',
     'it holds more than a template',
   );
-  demand(approved.includes(podTemplateDigest(plain)), `its template was not approved for ${title}`);
+  const held = { ...owner, spec: { template: plain } };
+  demand(hasApprovedTemplate(held, owner, approved, of.approved), `its template was not approved for ${title}`);
 }
 
 /** Proves that only the number, labels or owner of a revision change. */

@@ -1,5 +1,5 @@
 import { isBuiltIn, type KubernetesObject } from '../model/index.ts';
-import { list, type PodTemplate, podTemplateDigest, record, templateDigest } from './approved-template.ts';
+import { list, type PodTemplate, record, templateDigest } from './approved-template.ts';
 import { type Difference, differencesBetween, differencesText } from './differences.ts';
 import { expectedPod, type PodSurroundings } from './expected-pod.ts';
 import { withoutInjected } from './injected.ts';
@@ -7,6 +7,7 @@ import {
   approvedFor,
   type Case,
   demand,
+  hasApprovedTemplate,
   isOperated,
   kindOf,
   type MachineryFacts,
@@ -62,14 +63,17 @@ async function templatesFor(pod: KubernetesObject, of: Pick<Case, 'approved' | '
     const root = await rootOf(owner, of.facts);
     const digests = await approvedFor(root, of);
     demand(digests !== undefined, `the ${root.kind} \`${root.metadata.name}\` is not in Git`);
-    return [owner, digests.includes(templateDigest(owner) ?? '') ? [template] : []];
+    return [owner, hasApprovedTemplate(owner, root, digests, of.approved) ? [template] : []];
   }
   const digests = own ?? (await approvedFor(owner, of));
   demand(digests !== undefined, `the ${owner.kind} \`${owner.metadata.name}\` is not in Git`);
-  if (!REVISIONS.has(kindOf(owner))) return [owner, digests.includes(templateDigest(owner) ?? '') ? [template] : []];
+  const isApproved = (t: PodTemplate) =>
+    hasApprovedTemplate({ ...owner, spec: { template: t } }, owner, digests, of.approved);
+  if (!REVISIONS.has(kindOf(owner)))
+    return [owner, hasApprovedTemplate(owner, owner, digests, of.approved) ? [template] : []];
   const revisions = await revisionsOf(owner, of.facts);
   const earlier = revisions.map((r) => record(record(record(r['data'])['spec'])['template'])).map(withoutDirective);
-  return [owner, [template, ...earlier].filter((t) => digests.includes(podTemplateDigest(t)))];
+  return [owner, [template, ...earlier].filter(isApproved)];
 }
 
 // A ReplicaSet of a Deployment, a Job of a CronJob.

@@ -1,7 +1,7 @@
 import { isStamp, type KubernetesObject } from '../model/index.ts';
-import { HASH, list, podTemplateDigest, record, templateDigest } from './approved-template.ts';
+import { HASH, list, record, templateDigest } from './approved-template.ts';
 import { differencesBetween, differencesText } from './differences.ts';
-import { approvedFor, type Case, demand, kindOf, ownerOf } from './proof.ts';
+import { approvedFor, type Case, demand, hasApprovedTemplate, kindOf, ownerOf } from './proof.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 const ROLLOUT = 'deployment.kubernetes.io/';
@@ -18,7 +18,7 @@ export async function proveReplicaSetIs(
   const approved = await approvedFor(deployment, of);
   demand(approved !== undefined, `${title} is not in Git`);
   const spec = record(set['spec']);
-  demand(approved.includes(podTemplateDigest(spec['template'])), `its template was not approved for ${title}`);
+  demand(hasApprovedTemplate(set, deployment, approved, of.approved), `its template was not approved for ${title}`);
   const hash = labels[HASH] ?? '';
   demand(hash !== '' && name === `${deployment.metadata.name}-${hash}`, `its name is not one that ${title} gives`);
   const template = record(record(spec['template'])['metadata']);

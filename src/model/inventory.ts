@@ -11,7 +11,8 @@ export type OwnedObject = {
   readonly admitted?: string;
   /**
    * Digests of the templates in it that were approved (`templateDigest`), newest first: controllers make pods from
-   * them. Undefined without a webhook, and for objects without a template.
+   * them. Where fields of a template are left to others, a second one is without these (`leftDigest`). Undefined
+   * without a webhook, and for objects without a template.
    */
   readonly templates?: readonly string[];
   /** Digest of the object in the cluster after it was applied; any other digest is drift. */

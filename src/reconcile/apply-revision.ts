@@ -288,7 +288,9 @@ class Run {
     item.owned = {
       ...owned,
       ...(made.admitted === undefined ? {} : { admitted: made.admitted }),
-      ...(made.template === undefined ? {} : { templates: latestOf(made.template, templates, item.rendered) }),
+      ...(made.template === undefined
+        ? {}
+        : { templates: latestOf([made.template, made.left], templates, item.rendered) }),
     };
   }
 
@@ -590,10 +592,15 @@ const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: fa
 const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
 
 // The new template first, and as many earlier ones as the cluster may still run.
-function latestOf(template: string, earlier: readonly string[], { object }: RenderedObject): readonly string[] {
+function latestOf(
+  [template, left]: readonly [string, string | undefined],
+  earlier: readonly string[],
+  { object }: RenderedObject,
+): readonly string[] {
   const { revisionHistoryLimit } = (object['spec'] ?? {}) as { revisionHistoryLimit?: unknown };
   const kept = typeof revisionHistoryLimit === 'number' ? revisionHistoryLimit : HISTORY;
-  return [...new Set([template, ...earlier])].slice(0, kept + 2);
+  const made = left === undefined ? [template] : [template, left];
+  return [...new Set([...made, ...earlier])].slice(0, (kept + 2) * made.length);
 }
 
 function broughtBy(changed: readonly Item[], item: Item): boolean {

@@ -17,6 +17,8 @@ import type {
 type DryRun = {
   readonly admitted: string | undefined;
   readonly template: string | undefined;
+  /** Digest of that template without the fields that are left to others, if there are any. */
+  readonly left?: string | undefined;
   /** Whether the object existed before. */
   readonly existed: boolean;
 };
