@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { INTO_PODS, leftDigest, type Proof, templateDigest } from '../machinery/index.ts';
+import { APISERVER, INTO_PODS, leftDigest, type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
   type AdmissionMode,
@@ -302,7 +302,7 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
   if (unproven !== '')
     return (
       `${what}, and what \`${request.user}\` writes does not follow from what was approved: ${unproven}` +
-      (request.ref.kind === 'Pod' && request.subresource === ''
+      (request.ref.kind === 'Pod' && request.subresource === '' && !unproven.includes(APISERVER)
         ? '. If a sidecar injector adds this, declare it under `spec.admission.injected`; ' +
           'any other mutating webhook must leave it alone'
         : '')

@@ -86,6 +86,7 @@ function approvedIn(
 ): Approved {
   return {
     injected: spec.admission.injected,
+    plugins: spec.admission.apiServer,
     left: (object) => leftInTemplate(object, spec.drift.ignore),
     hasOperators: spec.admission.operators.length + spec.admission.controllers.length > 0,
     isOwned: (ref) => ownedAs(refKey(ref), state).length > 0,

@@ -6,6 +6,7 @@ import {
   TOKEN_SOURCE,
   TOKEN_VOLUME,
 } from '../model/index.ts';
+import { type Plugins, withPlugins } from './api-server-plugins.ts';
 import { list, type PodTemplate, record } from './approved-template.ts';
 
 /** Objects of the cluster that take part in making a pod from a template. */
@@ -21,6 +22,7 @@ export type PodSurroundings = {
   readonly revisions: readonly string[];
   /** Whether a container that was injected, and removed from the pod here, mounts the token of its ServiceAccount. */
   readonly usesToken: boolean;
+  readonly plugins: Plugins;
 };
 
 type Json = Readonly<Record<string, unknown>>;
@@ -61,6 +63,7 @@ export function expectedPod(
   withPriority(spec, around.priorityClass, isNew ? undefined : actual);
   withRuntime(spec, around.runtimeClass);
   withTolerations(spec);
+  withPlugins(spec, around.plugins);
   if (around.owner.kind === 'DaemonSet') toOneNode(spec, actual);
   if (!isNew && spec['nodeName'] === undefined) delete actual['nodeName']; // chosen by the scheduler
   return {

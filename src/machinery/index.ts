@@ -11,4 +11,5 @@ export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts
 export { isPodOrMaker, proveChild } from './prove-child.ts';
 export { isEndpoints, proveEndpoints } from './prove-endpoints.ts';
 export { proveForeign } from './prove-foreign.ts';
+export { APISERVER } from './prove-pod.ts';
 export { INTO_PODS, proveWrite } from './prove-write.ts';

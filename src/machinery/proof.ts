@@ -1,4 +1,5 @@
 import {
+  type ApiServerPlugin,
   controllerOf,
   groupOf,
   type Injection,
@@ -30,6 +31,8 @@ export type Approved = {
   readonly templates: (object: KubernetesObject) => readonly string[] | undefined;
   /** Returns JSON pointers to the fields in the template of an object of Git that are left to others. */
   readonly left?: (object: KubernetesObject) => readonly string[];
+  /** Plugins that the API server has switched on besides those of every cluster. */
+  readonly plugins?: readonly ApiServerPlugin[];
   /** Containers and volumes that injectors may add to pods. */
   readonly injected: readonly Injection[];
   /** Whether operators are declared, which make objects for custom objects of Git. */

@@ -1,4 +1,5 @@
-import { isBuiltIn, type KubernetesObject } from '../model/index.ts';
+import { API_SERVER_PLUGINS, type ApiServerPlugin, isBuiltIn, type KubernetesObject } from '../model/index.ts';
+import { READS_NAMESPACE, subsetsOf } from './api-server-plugins.ts';
 import { list, type PodTemplate, record, templateDigest } from './approved-template.ts';
 import { type Difference, differencesBetween, differencesText } from './differences.ts';
 import { expectedPod, type PodSurroundings } from './expected-pod.ts';
@@ -30,18 +31,72 @@ export async function provePod(
   const [owner, templates] = await templatesFor(pod, of);
   const name = `the ${owner.kind} \`${owner.metadata.name}\``;
   demand(templates.length > 0, `the template of ${name} was not approved`);
+  const { plugins = [], injected } = of.approved;
+  const namespace = await namespaceFor(plugins, owner, of.facts);
+  const tried: Tried[] = [];
   let closest: { readonly found: readonly Difference[]; readonly reasons: readonly string[] } | undefined;
   for (const template of templates) {
-    const plain = withoutInjected(pod, template, of.approved.injected);
+    const plain = withoutInjected(pod, template, injected);
     const surroundings = { ...(await around(owner, template, of.facts)), usesToken: plain.usesToken };
-    const { expected, actual } = expectedPod(plain.pod, plain.template, surroundings, isNew);
-    const found = differencesBetween(expected, actual);
-    if (found.length === 0) return;
-    if (closest === undefined || found.length < closest.found.length) closest = { found, reasons: plain.reasons };
+    tried.push({ plain, surroundings });
+    // A pod that exists may be older than a plugin.
+    for (const names of isNew ? [plugins] : subsetsOf(plugins)) {
+      const by = { ...surroundings, plugins: { names, namespace } };
+      const { expected, actual } = expectedPod(plain.pod, plain.template, by, isNew);
+      const found = differencesBetween(expected, actual);
+      if (found.length === 0) return;
+      if (closest === undefined || found.length < closest.found.length) closest = { found, reasons: plain.reasons };
+    }
   }
   const { found = [], reasons = [] } = closest ?? {};
-  const said = [differencesText(found), ...reasons].join('; ');
+  const missing = await missingPlugins(tried, owner, of, isNew);
+  const hint = missing.length === 0 ? [] : [namePlugins(missing)];
+  const said = [differencesText(found), ...reasons, ...hint].join('; ');
   throw new Unproven(`it is not what ${name} makes of its template: ${said}`);
+}
+
+function namePlugins(names: readonly ApiServerPlugin[]): string {
+  const all = names.map((name) => `\`${name}\``).join(' and ');
+  return (
+    `${all} of the API server ${names.length === 1 ? 'does' : 'do'} exactly this: ` +
+    `if it is switched on, name it in ${APISERVER}`
+  );
+}
+
+/** The setting that names plugins of the API server, as messages have it. */
+export const APISERVER = '`spec.admission.apiServer`';
+
+type Tried = {
+  readonly plain: ReturnType<typeof withoutInjected>;
+  readonly surroundings: Omit<PodSurroundings, 'plugins'>;
+};
+
+// The fewest plugins that explain the pod, if they were named. It is only a hint, so nothing that fails may change the
+// result.
+async function missingPlugins(
+  tried: readonly Tried[],
+  owner: KubernetesObject,
+  { approved: { plugins = [] }, facts }: Pick<Case, 'approved' | 'facts'>,
+  isNew: boolean,
+): Promise<readonly ApiServerPlugin[]> {
+  const others = API_SERVER_PLUGINS.filter((name) => !plugins.includes(name));
+  const namespace = await namespaceFor(others, owner, facts).catch(() => undefined);
+  for (const more of subsetsOf(others).toReversed())
+    for (const { plain, surroundings } of tried) {
+      const by = { ...surroundings, plugins: { names: [...plugins, ...more], namespace } };
+      const { expected, actual } = expectedPod(plain.pod, plain.template, by, isNew);
+      if (differencesBetween(expected, actual).length === 0) return more;
+    }
+  return [];
+}
+
+async function namespaceFor(
+  plugins: readonly ApiServerPlugin[],
+  { metadata }: KubernetesObject,
+  facts: MachineryFacts,
+): Promise<KubernetesObject | undefined> {
+  if (!plugins.some((name) => READS_NAMESPACE.includes(name))) return undefined;
+  return facts.get({ apiVersion: 'v1', kind: 'Namespace', namespace: '', name: metadata.namespace ?? '' });
 }
 
 /** Tests whether an operator makes an object: its controller is a custom object of Git, or made for one. */
@@ -107,7 +162,7 @@ async function around(
   owner: KubernetesObject,
   { spec = {} }: PodTemplate,
   facts: MachineryFacts,
-): Promise<Omit<PodSurroundings, 'usesToken'>> {
+): Promise<Omit<PodSurroundings, 'usesToken' | 'plugins'>> {
   const namespace = owner.metadata.namespace ?? '';
   const name = typeof spec['serviceAccountName'] === 'string' ? spec['serviceAccountName'] : 'default';
   const { priorityClassName, runtimeClassName } = spec;

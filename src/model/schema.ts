@@ -486,6 +486,15 @@ const limits = z
 export const DEFAULT_LIMITS = limits.parse(undefined);
 
 const MODES = ['enforce', 'warn', 'audit', 'off'] as const;
+
+/** Plugins of the API server that change pods, and are off unless a cluster switches them on. */
+export const API_SERVER_PLUGINS = [
+  'AlwaysPullImages',
+  'PodNodeSelector',
+  'PodTolerationRestriction',
+  'ExtendedResourceToleration',
+] as const;
+export type ApiServerPlugin = (typeof API_SERVER_PLUGINS)[number];
 const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
 
 // Controllers of kube-controller-manager that write into namespaces, by their account names with
@@ -814,6 +823,13 @@ export const environmentSchema = z.strictObject({
           .describe(
             'What sidecar injectors add to the pods of approved templates. ' +
               'Everything that is not declared here leaves a pod unproven.',
+          ),
+        apiServer: z
+          .array(z.enum(API_SERVER_PLUGINS))
+          .default([])
+          .describe(
+            'Admission plugins that the cluster has switched on besides those that are on by default. ' +
+              'A pod may then have what exactly these set.',
           ),
         connect: z
           .enum(['refuse', 'record'])

@@ -32,13 +32,17 @@ export function sharePlane(run: string, { url, directory }: ControlPlane): void 
 }
 
 /** A control plane with controllers and nodes, and the service's account in it as `countersign manifests` makes it. */
-export async function livingPlane(audit?: AuditSink, qps?: number): Promise<ControlPlane> {
+export async function livingPlane(
+  audit?: AuditSink,
+  qps?: number,
+  flags: readonly string[] = [],
+): Promise<ControlPlane> {
   const [etcd, apiserver, manager] = await Promise.all([
     tool('etcd'),
     tool('kube-apiserver'),
     tool('kube-controller-manager'),
   ]);
-  const plane = await startControlPlane({ etcd, apiserver, manager, qps }, audit);
+  const plane = await startControlPlane({ etcd, apiserver, manager, qps }, audit, flags);
   const { server } = await connect({ kubeconfig: plane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
   try {
     for (const object of await manifests()) await apply(server, object);

@@ -33,9 +33,14 @@ type RunningOptions = {
 
 /**
  * `own`: a control plane that no other file is in; `audit`: such a one whose audit events go somewhere; `qps`: the
- * requests a second its controllers may send.
+ * requests a second its controllers may send; `flags`: more flags for its API server.
  */
-export type StageOptions = { readonly own?: boolean; readonly audit?: AuditSink; readonly qps?: number };
+export type StageOptions = {
+  readonly own?: boolean;
+  readonly audit?: AuditSink;
+  readonly qps?: number;
+  readonly flags?: readonly string[];
+};
 
 /**
  * A control plane, a Git server, two people and a fleet: everything a service needs around it. Unless it is its own, the
@@ -67,9 +72,9 @@ export class Stage {
     this.lee = sshPerson(directory, 'lee');
   }
 
-  static async open(directory: string, { own = false, audit, qps }: StageOptions = {}): Promise<Stage> {
-    const isOwn = own || audit !== undefined;
-    return Stage.#at(directory, isOwn ? await livingPlane(audit, qps) : await sharedPlane(), isOwn);
+  static async open(directory: string, { own = false, audit, qps, flags = [] }: StageOptions = {}): Promise<Stage> {
+    const isOwn = own || audit !== undefined || flags.length > 0;
+    return Stage.#at(directory, isOwn ? await livingPlane(audit, qps, flags) : await sharedPlane(), isOwn);
   }
 
   /** Without controllers and nodes, and with a service that may do everything: for measurements, and other versions. */
