@@ -172,13 +172,15 @@ export class Lineage {
   }
 }
 
-// Only a Deployment's status is read.
+const ROLLED_OUT: ReadonlySet<string> = new Set(['Deployment', 'ReplicaSet']);
+
+// Of a status, only those that say how far a rollout is are read.
 function trimmed({ metadata, status, ...rest }: KubernetesObject): KubernetesObject {
   const { managedFields: _, ...kept } = metadata;
   return {
     ...rest,
     metadata: kept as KubernetesObject['metadata'],
-    ...(rest.kind === 'Deployment' ? { status } : {}),
+    ...(ROLLED_OUT.has(rest.kind) ? { status } : {}),
   } as KubernetesObject;
 }
 

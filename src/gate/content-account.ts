@@ -105,8 +105,8 @@ export class ContentAccount {
         this.#proven.set(uid, version);
         continue;
       }
-      const { reason } = proof;
-      if (mayBeLate(object) && !this.#isConfirmed({ ref, uid, version, reason })) this.#open.add(uid);
+      const { reason, lateMs = mayBeLate(object) ? LATE_MS : 0 } = proof;
+      if (lateMs > 0 && !this.#isConfirmed({ ref, uid, version, reason, lateMs })) this.#open.add(uid);
       else
         this.#seen.set(refKey(ref), {
           ...{ ref, uid, owner, reason, manager, since },
@@ -181,9 +181,9 @@ export class ContentAccount {
     return standing;
   }
 
-  #isConfirmed(now: { ref: ObjectRef; uid: string; version: string; reason: string }): boolean {
+  #isConfirmed(now: { ref: ObjectRef; uid: string; version: string; reason: string; lateMs: number }): boolean {
     const moment = this.#clock().getTime();
-    const { ref, uid, version, reason } = now;
+    const { ref, uid, version, reason, lateMs } = now;
     const before = this.#doubts.get(refKey(ref));
     const doubt: Doubt =
       before?.uid === uid ? before : { ref, uid, since: moment, reasons: new Map(), proven: this.#earlier.get(uid) };
@@ -191,7 +191,7 @@ export class ContentAccount {
     const first = doubt.reasons.get(reason) ?? moment;
     if (doubt.reasons.size < MAX_REASONS) doubt.reasons.set(reason, first);
     const isAsProven = version !== '' && doubt.proven === version;
-    return moment - first >= (isAsProven ? RESTLESS_MS : LATE_MS) || moment - doubt.since >= RESTLESS_MS;
+    return moment - first >= (isAsProven ? RESTLESS_MS : lateMs) || moment - doubt.since >= RESTLESS_MS;
   }
 
   // Made through break-glass: that use is an exception of its own. It must have this content, not only this name.

@@ -67,21 +67,31 @@ export function freshly(facts: MachineryFacts): MachineryFacts {
   };
 }
 
-/** Result of a proof. `reason` is a sentence about the object, without its subject. */
+/**
+ * Result of a proof. `reason` is a sentence about the object, without its subject. `lateMs`: controllers may be behind
+ * by so much, so that it counts only if it is still so by then.
+ */
 export type Proof =
   | { readonly kind: 'proven' }
-  | { readonly kind: 'unproven'; readonly reason: string }
+  | { readonly kind: 'unproven'; readonly reason: string; readonly lateMs?: number }
   | { readonly kind: 'unknown'; readonly reason: string };
 
 /** Everything that a proof needs. */
 export type Case = { readonly write: MachineryWrite; readonly approved: Approved; readonly facts: MachineryFacts };
 
 /** Thrown inside a proof: the write does not follow from what is approved. */
-export class Unproven extends Error {}
+export class Unproven extends Error {
+  readonly lateMs: number | undefined;
 
-/** Throws `Unproven` with this reason unless the condition holds. */
-export function demand(condition: boolean, reason: string): asserts condition {
-  if (!condition) throw new Unproven(reason);
+  constructor(reason: string, lateMs?: number) {
+    super(reason);
+    this.lateMs = lateMs;
+  }
+}
+
+/** Throws `Unproven` with this reason unless the condition holds. `lateMs` as in `Proof`. */
+export function demand(condition: boolean, reason: string, lateMs?: number): asserts condition {
+  if (!condition) throw new Unproven(reason, lateMs);
 }
 
 /** Returns the group and kind of an object, as duties name them: `apps/ReplicaSet`, `Pod`. */

@@ -13,7 +13,7 @@ import {
 } from './proof.ts';
 import { proveCronJobIs } from './prove-duty.ts';
 import { isOfOperator, provePod } from './prove-pod.ts';
-import { proveReplicaSetIs } from './prove-workload.ts';
+import { proveInUse, proveReplicaSetIs } from './prove-workload.ts';
 import { proofOf } from './prove-write.ts';
 
 /**
@@ -58,12 +58,12 @@ const CHILDREN: Readonly<Record<string, (object: KubernetesObject, of: Around) =
     if (!(await isOfOperator(pod, of))) await provePod(pod, of, false);
   },
   'apps/ReplicaSet': async (set, of) => {
-    if ((await ownerOf(set, of.facts)).kind === 'Deployment') await proveReplicaSetIs(set, of);
-    else await proveRoot(set, of);
+    if ((await ownerOf(set, of.facts)).kind !== 'Deployment') await proveRoot(set, of);
+    else await proveInUse(set, await proveReplicaSetIs(set, of), of);
   },
   'batch/Job': async (job, of) => {
-    if ((await ownerOf(job, of.facts)).kind === 'CronJob') await proveCronJobIs(job, of);
-    else await proveRoot(job, of);
+    if ((await ownerOf(job, of.facts)).kind !== 'CronJob') await proveRoot(job, of);
+    else await proveCronJobIs(job, of);
   },
 };
 

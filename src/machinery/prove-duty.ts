@@ -3,7 +3,7 @@ import { list, record } from './approved-template.ts';
 import { differencesBetween, differencesText } from './differences.ts';
 import { approvedFor, type Case, demand, hasApprovedTemplate, kindOf, ownerOf, refOf, Unproven } from './proof.ts';
 import { isOfOperator, provePod } from './prove-pod.ts';
-import { objectOf } from './prove-workload.ts';
+import { demandCurrent, objectOf } from './prove-workload.ts';
 
 export { proveReplicaSet, proveReplicaSetRemoval, proveReplicaSetUpdate } from './prove-workload.ts';
 
@@ -89,13 +89,17 @@ export async function proveOwnNode({ write, approved }: Case): Promise<void> {
 
 // --- Jobs
 
-/** Proves that a new Job is what its CronJob makes. */
+/** Proves that a new Job is what its CronJob makes now. */
 export async function proveCronJobRun(of: Case): Promise<void> {
-  await proveCronJobIs(objectOf(of), of);
+  const job = objectOf(of);
+  demandCurrent(job, await proveCronJobIs(job, of), of);
 }
 
-/** Proves that a Job is what its CronJob makes. */
-export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<void> {
+/** Proves that a Job is what its CronJob makes, or made. Returns the CronJob. */
+export async function proveCronJobIs(
+  job: KubernetesObject,
+  of: Pick<Case, 'approved' | 'facts'>,
+): Promise<KubernetesObject> {
   const cron = await ownerOf(job, of.facts);
   const title = `the CronJob \`${cron.metadata.name}\``;
   demand(kindOf(cron) === 'batch/CronJob', `the ${cron.kind} \`${cron.metadata.name}\` does not make it`);
@@ -112,6 +116,7 @@ export async function proveCronJobIs(job: KubernetesObject, of: Pick<Case, 'appr
   );
   demand(found.length === 0, `it is not what ${title} makes: ${differencesText(found)}`);
   demand(time === undefined || !Number.isNaN(Date.parse(time)), 'its time is not a time');
+  return cron;
 }
 
 // Without labels of its own, the API server gives a Job those of its pods (SetDefaults_Job of pkg/apis/batch/v1).

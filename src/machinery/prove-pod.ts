@@ -28,9 +28,13 @@ export async function provePod(
   of: Pick<Case, 'approved' | 'facts'>,
   isNew: boolean,
 ): Promise<void> {
-  const [owner, templates] = await templatesFor(pod, of);
+  const [owner, approved] = await templatesFor(pod, of);
+  // A DaemonSet makes pods of its current template only. A ReplicaSet without replicas makes none.
+  const templates = isNew && owner.kind === 'DaemonSet' ? approved.filter((t) => isOwn(t, owner)) : approved;
   const name = `the ${owner.kind} \`${owner.metadata.name}\``;
   demand(templates.length > 0, `the template of ${name} was not approved`);
+  const isIdle = kindOf(owner) === 'apps/ReplicaSet' && record(owner['spec'])['replicas'] === 0;
+  demand(!isNew || !isIdle, `${name} has no replicas`);
   const { plugins = [], injected } = of.approved;
   const namespace = await namespaceFor(plugins, owner, of.facts);
   const tried: Tried[] = [];
@@ -53,6 +57,10 @@ export async function provePod(
   const hint = missing.length === 0 ? [] : [namePlugins(missing)];
   const said = [differencesText(found), ...reasons, ...hint].join('; ');
   throw new Unproven(`it is not what ${name} makes of its template: ${said}`);
+}
+
+function isOwn(template: PodTemplate, { spec }: KubernetesObject): boolean {
+  return template === record(spec)['template'];
 }
 
 function namePlugins(names: readonly ApiServerPlugin[]): string {

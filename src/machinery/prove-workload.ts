@@ -1,4 +1,4 @@
-import { isStamp, type KubernetesObject } from '../model/index.ts';
+import { controllerOf, isStamp, type KubernetesObject } from '../model/index.ts';
 import { HASH, list, record, templateDigest } from './approved-template.ts';
 import { differencesBetween, differencesText } from './differences.ts';
 import { approvedFor, type Case, demand, hasApprovedTemplate, kindOf, ownerOf } from './proof.ts';
@@ -42,6 +42,32 @@ export async function proveReplicaSetIs(
   demand(found.length === 0, `it is not what ${title} makes: ${differencesText(found)}`);
   demandAnnotations(set.metadata.annotations ?? {}, deployment);
   return deployment;
+}
+
+const SUPERSEDED = 'its template was approved, but a newer one took its place';
+const SUPERSEDED_MS = 10_000; // within which the controller scales the old one down
+
+/**
+ * Proves that a ReplicaSet that is not the current one of its Deployment is not kept up, or brought back, after the
+ * current one is available. A rollout that is paused or unfinished keeps earlier ones. Throws `Unproven`.
+ */
+export async function proveInUse(
+  set: KubernetesObject,
+  deployment: KubernetesObject,
+  { facts }: Pick<Case, 'facts'>,
+): Promise<void> {
+  const current = templateDigest(deployment);
+  const { paused, replicas } = record(deployment['spec']);
+  if (scaleOf(set) === 0 || paused === true || templateDigest(set) === current) return;
+  const wanted = typeof replicas === 'number' ? replicas : 1;
+  const sets = await facts.list('apps/v1', 'ReplicaSet', deployment.metadata.namespace ?? '');
+  const isDone = sets.some(
+    (s) =>
+      controllerOf(s)?.uid === deployment.metadata['uid'] &&
+      templateDigest(s) === current &&
+      Number(record(s['status'])['availableReplicas'] ?? 0) >= wanted,
+  );
+  demand(!isDone, `${SUPERSEDED} and is available`, SUPERSEDED_MS);
 }
 
 // With its scale, the controller writes only its own annotations.
@@ -104,12 +130,14 @@ export async function proveReplicaSetRemoval({ write }: Case): Promise<void> {
   demand(scaleOf(set) === 0, 'it still has replicas');
 }
 
-function demandCurrent(set: KubernetesObject, deployment: KubernetesObject, { approved }: Case): void {
-  const digest = templateDigest(set);
-  demand(
-    templateDigest(deployment) === digest || approved.templates(deployment)?.[0] === digest,
-    'its template was approved, but a newer one took its place',
-  );
+/** Throws `Unproven` unless an object has the template that its owner has now, or the newest approved one. */
+export function demandCurrent(
+  made: KubernetesObject,
+  owner: KubernetesObject,
+  { approved }: Pick<Case, 'approved'>,
+): void {
+  const digest = templateDigest(made);
+  demand(templateDigest(owner) === digest || approved.templates(owner)?.[0] === digest, SUPERSEDED);
 }
 
 function demandReplicas(set: KubernetesObject, deployment: KubernetesObject): void {
