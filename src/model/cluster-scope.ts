@@ -1,4 +1,5 @@
 import { wildcardMatches } from './glob.ts';
+import { clusterScopedKinds } from './kind-scope.ts';
 import { groupOf, type ObjectRef, resourceOf } from './kubernetes.ts';
 
 /** An entry of `spec.target.clusterScoped` as it is written: `Kind`, `Kind.group`, or names of one kind. */
@@ -22,28 +23,6 @@ export const NAME_PATTERN = /^[A-Za-z0-9:._@+*-]{1,253}$/;
 const VERSION = /^v[0-9]+((alpha|beta)[0-9]+)?$/;
 const EVERY = ['*'];
 
-// Kinds that people write in other ways, as in kubectl or in RBAC.
-const KNOWN: Readonly<Record<string, string>> = {
-  ClusterRole: 'rbac.authorization.k8s.io',
-  ClusterRoleBinding: 'rbac.authorization.k8s.io',
-  CustomResourceDefinition: 'apiextensions.k8s.io',
-  APIService: 'apiregistration.k8s.io',
-  MutatingWebhookConfiguration: 'admissionregistration.k8s.io',
-  ValidatingWebhookConfiguration: 'admissionregistration.k8s.io',
-  ValidatingAdmissionPolicy: 'admissionregistration.k8s.io',
-  ValidatingAdmissionPolicyBinding: 'admissionregistration.k8s.io',
-  FlowSchema: 'flowcontrol.apiserver.k8s.io',
-  PriorityLevelConfiguration: 'flowcontrol.apiserver.k8s.io',
-  IngressClass: 'networking.k8s.io',
-  PriorityClass: 'scheduling.k8s.io',
-  RuntimeClass: 'node.k8s.io',
-  StorageClass: 'storage.k8s.io',
-  CSIDriver: 'storage.k8s.io',
-  Namespace: '',
-  Node: '',
-  PersistentVolume: '',
-};
-
 /** Tests whether a text is `Kind` or `Kind.group`. */
 export function isKind(text: string): boolean {
   const { kind, group } = kindAndGroup(text);
@@ -57,16 +36,13 @@ export function isKind(text: string): boolean {
 export function rightSpelling(text: string): string | undefined {
   const [last, ...others] = text.split('/').reverse() as [string, ...string[]];
   const [word = '', ...domain] = last.split('.');
-  const kind = knownKind(word) ?? word;
+  const known = clusterScopedKinds(); // people write them in other ways, as in kubectl or in RBAC
+  const lower = word.toLowerCase();
+  const kind = [...known.keys()].find((k) => k.toLowerCase() === lower || resourceOf(k) === lower) ?? word;
   const group = [...domain, ...others].filter((part) => !VERSION.test(part)).join('.');
-  const full = group.includes('.') || KNOWN[kind] === undefined ? group : KNOWN[kind];
+  const full = group.includes('.') ? group : (known.get(kind) ?? group);
   const right = group === '' || full === '' ? kind : `${kind}.${full}`;
   return isKind(right) ? right : undefined;
-}
-
-function knownKind(word: string): string | undefined {
-  const lower = word.toLowerCase();
-  return Object.keys(KNOWN).find((kind) => kind.toLowerCase() === lower || resourceOf(kind) === lower);
 }
 
 /** Reads the entries of an environment. */

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { answerOf, classOf, isBuiltIn, minorOf, nameOf, type Pair, pairsOf } from '../../scripts/admission-matrix.ts';
 import type { Answer, ApiServer } from '../../src/cluster/index.ts';
+import { builtInScope } from '../../src/model/index.ts';
 import { without } from '../kit/machine.ts';
 import { ONE_OF_EACH } from '../kit/one-of-each.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -127,6 +128,15 @@ function definition(group: string, plural: string, kind: string, { scope = 'Name
 
 async function holdAgainst(at: Stage): Promise<void> {
   const pairs = (await pairsOf(at.admin)).filter(isBuiltIn);
+  const unlike = pairs
+    .filter((p) => p.subresource === '')
+    .map(({ group, version, kind, scope }) => ({
+      apiVersion: group === '' ? version : `${group}/${version}`,
+      kind,
+      scope,
+    }))
+    .filter((p) => builtInScope(p) !== p.scope);
+  assert.deepEqual(unlike, [], 'add what is new to `src/model/kind-scope.ts`');
   const minor = await minorOf(at.admin);
   const rows = PAGE.split('\n').filter((line) => line.startsWith('| `') && line.split(' | ').length === 4);
   const expected = pairs.map((p) => `| \`${nameOf(p)}\` | ${classOf(p)} | ${answerOf(p)} |`).sort();
