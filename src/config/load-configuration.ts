@@ -9,6 +9,7 @@ import {
   count,
   DEFAULT_LIMITS,
   type Document,
+  defaultNamespace,
   digestOf,
   durationMs,
   type Environment,
@@ -585,7 +586,7 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
     text,
   });
   if (issue.code === 'unrecognized_keys')
-    return issue.keys.map((key) => problem([...path, key], `\`${key}\` is not a known key`));
+    return issue.keys.map((key) => problem([...path, key], unknownKey([...path, key])));
   if (issue.code === 'invalid_union') {
     // Of several alternative forms, the one of this type that has all the keys present is the intended one; its
     // problems are reported.
@@ -604,6 +605,15 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
   if (issue.code === 'too_small') return [problem(path, `expected at least ${leastOf(issue)}, found ${found}`)];
   if (issue.code === 'too_big') return [problem(path, `expected at most ${issue.maximum}, found ${found}`)];
   return [problem(path, `expected ${issue.message}, found ${found}`)];
+}
+
+// Keys that had another name.
+const MOVED: Readonly<Record<string, string>> = { 'spec.render.namespace': 'spec.target.namespace' };
+
+function unknownKey(path: (string | number)[]): string {
+  const text = pathText(path);
+  const now = Object.hasOwn(MOVED, text) ? MOVED[text] : undefined;
+  return now === undefined ? `\`${path.at(-1)}\` is not a known key` : `this key is now \`${now}\``;
 }
 
 function leastOf({ minimum, origin }: z.core.$ZodIssueTooSmall): string {
@@ -716,16 +726,19 @@ const NEVER_GOVERNED = ['kube-system', 'kube-node-lease', 'kube-public'];
 
 // Gating these namespaces would block repair of the cluster and of the gate itself.
 function checkNamespaces(environment: Environment, file: string, yaml: YamlDocument, problems: Problem[]): void {
-  environment.spec.target.namespaces.forEach((namespace, i) => {
+  const { target, render } = environment.spec;
+  const report = (path: (string | number)[], text: string) =>
+    problems.push({ file, line: yaml.lineOf(path), path: pathText(path), text });
+  target.namespaces.forEach((namespace, i) => {
     if (!NEVER_GOVERNED.includes(namespace)) return;
-    const path = ['spec', 'target', 'namespaces', i];
-    problems.push({
-      file,
-      line: yaml.lineOf(path),
-      path: pathText(path),
-      text: `\`${namespace}\` belongs to the cluster and cannot be governed`,
-    });
+    report(['spec', 'target', 'namespaces', i], `\`${namespace}\` belongs to the cluster and cannot be governed`);
   });
+  const governed = target.namespaces.map(quoted).join(' or ');
+  const { namespace } = target;
+  if (namespace !== undefined && !target.namespaces.includes(namespace))
+    report(['spec', 'target', 'namespace'], `expected a governed namespace, ${governed}, found \`${namespace}\``);
+  if (render.with === 'helm' && defaultNamespace(environment) === undefined)
+    report(['spec', 'target', 'namespace'], `expected ${governed}: Helm needs one namespace for its release`);
 }
 
 function withAbsolutePaths(environment: Environment, here: string): Environment {

@@ -161,7 +161,7 @@ async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tr
   const { waivers, refused } = await readWaivers(gate, tree, trusted.store, now.getTime());
   const allows = [...new Set((change?.commits ?? []).flatMap((c) => c.allows))];
   const unrendered = rendering.violations.filter((v) => v.code !== 'nothing-rendered' || !allows.includes('empty'));
-  const outside = await gate.turns.map(rendering.objects, (o) => outOfScope(environment, o));
+  const outside = await gate.turns.map(rendering.objects, (o) => outOfScope(environment, o, rendering.scopeOf));
   const encrypted = await gate.turns.map(rendering.objects, (o) =>
     encryptionProblems(o, environment.spec.decryption !== undefined),
   );

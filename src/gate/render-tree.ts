@@ -1,8 +1,10 @@
 import {
+  defaultNamespace,
   digestOf,
   durationMs,
   type Environment,
   type Rendered,
+  type RenderedObject,
   sha256,
   sizeInBytes,
   type TreeEntry,
@@ -25,6 +27,7 @@ import {
   tooLarge,
 } from '../render/index.ts';
 import type { Gate, KnownFile } from './gate.ts';
+import { declaredScopes, ignoredNamespace, placeObject, type ScopeOf, scopesOf } from './place-objects.ts';
 
 const FILES_AT_ONCE = 8; // requested from git in advance; each may be as large as the largest allowed object
 const FILES_TOGETHER = 64; // parsed together, up to this many bytes
@@ -33,19 +36,20 @@ const BYTES_TOGETHER = 2 * 1024 * 1024;
 /** The parts of a gate used for rendering. */
 export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read' | 'turns'>;
 
+/** The objects where the cluster will have them. `content` is a digest over the input files. */
+export type RenderedTree = Rendering & { readonly content: string; readonly scopeOf: ScopeOf };
+
 /**
- * Renders the environment's directory of a tree. `content` is a digest over the input files. Output above the
- * environment's limits is a violation, and then there are no objects.
+ * Renders the environment's directory of a tree, and puts objects that name no namespace into the environment's. Output
+ * above the environment's limits is a violation, and then there are no objects.
  */
-export async function renderTree(gate: RenderParts, tree: string): Promise<WithContent> {
+export async function renderTree(gate: RenderParts, tree: string): Promise<RenderedTree> {
   const { source, render } = gate.environment.spec;
-  const rendering = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
-  const { content } = rendering;
+  const read = render.with === 'plain' ? await renderFiles(gate, tree) : await renderMadeBy(gate, tree);
+  const rendering = await placed(gate, read);
   if (rendering.objects.length > 0 || rendering.violations.length > 0) return rendering;
   return {
-    content,
-    objects: [],
-    warnings: rendering.warnings,
+    ...rendering,
     violations: [
       {
         code: 'nothing-rendered',
@@ -58,22 +62,47 @@ export async function renderTree(gate: RenderParts, tree: string): Promise<WithC
   };
 }
 
-type WithContent = Rendering & { readonly content: string };
+// What was read, as it is written; violations and warnings may still be added.
+type Read = {
+  readonly objects: readonly RenderedObject[];
+  readonly violations: Kept;
+  readonly warnings: Kept;
+  readonly content: string;
+};
 
-async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<WithContent> {
+// An object that names no namespace and one that does may be the same object, so `gather` comes after the placing.
+async function placed({ environment, turns }: RenderParts, read: Read): Promise<RenderedTree> {
+  const { path } = environment.spec.source;
+  const { violations, warnings, content } = read;
+  const scopeOf = declaredScopes(scopesOf(read.objects), environment);
+  const namespace = defaultNamespace(environment);
+  const objects = await turns.map(read.objects, (o) => placeObject(o, namespace, scopeOf));
+  const ignored = await turns.map(read.objects, (o) => ignoredNamespace(o, scopeOf));
+  const gathered = gather([{ ...NO_MANIFEST, objects }]);
+  await turns.breathe();
+  violations.addAll(gathered.violations);
+  warnings.addAll(ignored.filter((v) => v !== undefined));
+  return {
+    objects: gathered.objects,
+    violations: violations.list('too-many-violations', `\`${path}\` has`),
+    warnings: warnings.list('too-many-warnings', `\`${path}\` has`),
+    content,
+    scopeOf,
+  };
+}
+
+async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<Read> {
   const { documents, violations, content } = await make(environment, repository, tree);
   const made = renderMade(documents, environment.spec.render.substitute, limitsOf(environment));
   const tooMuch = overLimit(environment, made.size);
-  if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [...violations, tooMuch], content };
-  const gathered = gather([made]);
-  const digest = digestOf([content, gathered.objects.map((o) => o.digest)]);
-  const all = new Kept(KEPT_OF_ALL);
-  all.addAll(violations);
-  all.addAll(gathered.violations);
-  return { ...gathered, violations: all.list('too-many-violations', 'there are'), content: digest };
+  const read = { objects: made.objects, violations: new Kept(KEPT_OF_ALL), warnings: new Kept(KEPT_OF_ALL), content };
+  read.violations.addAll(violations);
+  read.violations.addAll(tooMuch === undefined ? made.violations : [tooMuch]);
+  if (tooMuch !== undefined) return { ...read, objects: [] };
+  return { ...read, content: digestOf([content, made.objects.map((o) => o.digest)]) };
 }
 
-async function renderFiles(parts: RenderParts, tree: string): Promise<WithContent> {
+async function renderFiles(parts: RenderParts, tree: string): Promise<Read> {
   const { environment, repository, rendered } = parts;
   const { spec } = environment;
   const entries = await repository.files(tree, spec.source.path);
@@ -97,7 +126,7 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
       overLimit(environment, size) ??
       done.flatMap((f) => f.rendered.violations).find((v) => v.code === 'render-too-large');
     // None of these files are cached: some may not have been read because of a limit.
-    if (tooMuch !== undefined) return { objects: [], warnings: [], violations: [tooMuch], content: '' };
+    if (tooMuch !== undefined) return refusedAs(tooMuch);
     for (const [i, file] of done.entries()) {
       const { entry } = batch[i] as Pending;
       violations.addAll(file.rendered.violations);
@@ -109,15 +138,18 @@ async function renderFiles(parts: RenderParts, tree: string): Promise<WithConten
     batch = next;
     await parts.turns.breathe();
   }
-  const gathered = gather(files.map((f) => f.rendered));
-  await parts.turns.breathe();
-  violations.addAll(gathered.violations);
   return {
-    objects: gathered.objects,
-    violations: violations.list('too-many-violations', `\`${spec.source.path}\` has`),
-    warnings: warnings.list('too-many-warnings', `\`${spec.source.path}\` has`),
+    objects: files.flatMap((f) => f.rendered.objects),
+    violations,
+    warnings,
     content: digestOf(files.map((f) => [f.path, f.mode, f.sha256])),
   };
+}
+
+function refusedAs(tooMuch: Violation): Read {
+  const violations = new Kept(KEPT_OF_ALL);
+  violations.addAll([tooMuch]);
+  return { objects: [], violations, warnings: new Kept(KEPT_OF_ALL), content: '' };
 }
 
 /** A file of the tree, cached from an earlier check or with its bytes. */
@@ -188,12 +220,15 @@ export function limitsOf({ spec }: Pick<Environment, 'spec'>): ProcessLimits {
   return { objects, values, size: sizeInBytes(size), memory: sizeInBytes(memory), ms: durationMs(time) };
 }
 
-/** Returns which part of its repository an environment renders, and how. */
-export function renderedBy({ spec }: Environment): Rendered {
+/** Returns which part of its repository an environment renders, how, and where objects go that name no namespace. */
+export function renderedBy(environment: Environment): Rendered {
+  const { spec } = environment;
   const { limits: _, ...render } = spec.render;
-  if (render.with !== 'helm') return { path: spec.source.path, render };
+  const namespace = defaultNamespace(environment);
+  const place = namespace === undefined ? {} : { namespace };
+  if (render.with !== 'helm') return { path: spec.source.path, render, ...place };
   const { registries: __, ...chart } = render;
-  return { path: spec.source.path, render: chart };
+  return { path: spec.source.path, render: chart, ...place };
 }
 
 /** Returns an environment that renders as it did at the time of a verdict, with today's limits. */
@@ -204,5 +239,16 @@ export function renderingAs(environment: Environment, rendered: Rendered | undef
   const { limits } = spec.render;
   const render =
     rendered.render.with === 'helm' ? { ...rendered.render, registries, limits } : { ...rendered.render, limits };
-  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render } };
+  const target = { ...spec.target, namespace: namespaceThen(rendered, spec.target) };
+  return { ...environment, spec: { ...spec, source: { ...spec.source, path: rendered.path }, render, target } };
+}
+
+// Verdicts of older versions have no namespace, because objects without one were refused. Helm had one for its release.
+function namespaceThen(
+  { namespace, render }: Rendered,
+  { namespaces }: Environment['spec']['target'],
+): string | undefined {
+  if (namespace !== undefined || render.with !== 'helm') return namespace;
+  const { namespace: release } = render as typeof render & { readonly namespace?: string };
+  return release ?? namespaces[0];
 }

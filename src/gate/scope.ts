@@ -12,13 +12,16 @@ import {
   type Violation,
   type ViolationCode,
 } from '../model/index.ts';
+import { type ScopeOf, withoutNamespace } from './place-objects.ts';
 
 /**
  * Refuses an object outside of the namespaces and cluster-scoped objects of its environment; nothing else in a commit
  * reaches the cluster.
  */
-export function outOfScope(environment: Environment, object: RenderedObject): Violation[] {
+export function outOfScope(environment: Environment, object: RenderedObject, scopeOf: ScopeOf): Violation[] {
   const { ref } = object;
+  const unplaced = withoutNamespace(object, scopeOf, howToPlace(environment));
+  if (unplaced !== undefined) return [unplaced];
   const { namespaces, clusterScoped } = environment.spec.target;
   const outside = ref.namespace === '' ? outOfClusterScope(object, clusterScopes(clusterScoped)) : undefined;
   if (outside !== undefined) return [outside];
@@ -34,6 +37,11 @@ export function outOfScope(environment: Environment, object: RenderedObject): Vi
   ];
 }
 
+function howToPlace({ metadata, spec }: Environment): string {
+  const target = `or \`spec.target.namespace\` of the Environment \`${metadata.name}\``;
+  return spec.render.with === 'kustomize' ? `\`namespace\` in the kustomization, ${target}` : target;
+}
+
 function outOfClusterScope(object: RenderedObject, scopes: readonly ClusterScope[]): Violation | undefined {
   const { ref } = object;
   const ofKind = scopes.filter((scope) => isOfKind(scope, ref));
@@ -42,9 +50,9 @@ function outOfClusterScope(object: RenderedObject, scopes: readonly ClusterScope
     return refuse(
       object,
       code,
-      `${refText(ref)} has no namespace, but the only cluster-scoped ` +
+      `${refText(ref)} is cluster-scoped, and the only cluster-scoped ` +
         `objects this environment may own are ${scopes.map(scopeText).map(quoted).join(', ')}`,
-      'add `metadata.namespace`, or the kind to `spec.target.clusterScoped`',
+      `remove it, or add \`${ref.kind}\` to \`spec.target.clusterScoped\``,
     );
   const naming = ofKind.filter((scope) => isInScope(scope, ref));
   const where = `\`names\` of \`${ref.kind}\` in \`spec.target.clusterScoped\``;

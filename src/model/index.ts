@@ -31,7 +31,7 @@ export * from './in-parallel.ts';
 export { type Injection, injectionSchema } from './injection.ts';
 export { INSTALLED, INSTALLED_DEFINITIONS, isInstallation, policyNames } from './installation.ts';
 export * from './inventory.ts';
-export { builtInScope } from './kind-scope.ts';
+export { builtInScope, type KindScope } from './kind-scope.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';
 export { markedTexts } from './marked-texts.ts';

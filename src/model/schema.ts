@@ -584,6 +584,12 @@ export const environmentSchema = z.strictObject({
           .optional()
           .describe('The ServiceAccount to impersonate (`namespace/name`); its rights limit this environment.'),
         namespaces: z.array(name).min(1).describe('The governed namespaces; objects anywhere else are refused.'),
+        namespace: name
+          .optional()
+          .describe(
+            'The governed namespace of objects that name none, and the release namespace of Helm; ' +
+              'default: the only governed one.',
+          ),
         clusterScoped: z
           .array(clusterScope)
           .max(50)
@@ -633,9 +639,6 @@ export const environmentSchema = z.strictObject({
               .default([])
               .describe('Files with values, relative to `spec.source.path`; later ones win.'),
             release: name.optional().describe('The release name; default: the environment’s name.'),
-            namespace: name
-              .optional()
-              .describe('For objects without a namespace; default: the first governed namespace.'),
             kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
               .default('1.34')
               .describe(
@@ -1128,6 +1131,12 @@ export type Notifier = z.infer<typeof notifierSchema>;
 export type ReportSchedule = z.infer<typeof reportScheduleSchema>;
 export type ReportDelivery = ReportSchedule['spec']['deliver'][number];
 export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
+
+/** Returns the namespace of objects that name none; undefined if an environment with several has not chosen one. */
+export function defaultNamespace({ spec }: { readonly spec: Pick<Environment['spec'], 'target'> }): string | undefined {
+  const { namespace, namespaces } = spec.target;
+  return namespace ?? (namespaces.length === 1 ? namespaces[0] : undefined);
+}
 
 /** Returns how to handle requests that an environment's rules deny where only rules decide. */
 export function rulesMode({ spec }: Environment): AdmissionMode {

@@ -84,14 +84,19 @@ type Consulted = {
   /** The time given to the rules, so that the evaluation can be repeated. */
   readonly at?: string;
   /**
-   * The repository path the objects were rendered from, and how: `spec.source.path` and `spec.render` of the
-   * environment at the time.
+   * The repository path the objects were rendered from, and how: `spec.source.path`, `spec.render` and
+   * `spec.target.namespace` of the environment at the time.
    */
   readonly rendered?: Rendered;
 };
 
 /** Which directory of a repository is rendered, and how. */
-export type Rendered = { readonly path: string; readonly render: HowRendered<Environment['spec']['render']> };
+export type Rendered = {
+  readonly path: string;
+  readonly render: HowRendered<Environment['spec']['render']>;
+  /** The namespace of objects that name none. Older verdicts have only Helm's, as `render.namespace`. */
+  readonly namespace?: string;
+};
 
 // Allowed sources, credentials and limits do not affect the result.
 type HowRendered<T> = T extends unknown ? Omit<T, 'registries' | 'limits'> : never;

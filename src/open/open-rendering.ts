@@ -12,7 +12,15 @@ import {
   type RepositoryTree,
 } from '../fence/index.ts';
 import { limitsOf, type Maker, type ReadManifests, type SourceRepository } from '../gate/index.ts';
-import { CountersignError, DEFAULT_LIMITS, type Environment, messageOf, Recent, sizeInBytes } from '../model/index.ts';
+import {
+  CountersignError,
+  DEFAULT_LIMITS,
+  defaultNamespace,
+  type Environment,
+  messageOf,
+  Recent,
+  sizeInBytes,
+} from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
 import { memoryShare } from './memory-share.ts';
@@ -67,17 +75,23 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
   };
 }
 
-function recipeOf({ metadata, spec }: Environment): Recipe {
-  const { render, target } = spec;
+function recipeOf(environment: Environment): Recipe {
+  const { metadata, spec } = environment;
+  const { render } = spec;
   if (render.with === 'kustomize') return { with: 'kustomize' };
   if (render.with !== 'helm')
     throw new CountersignError('render-failed', `there is no program to render \`${render.with}\``);
+  const namespace = defaultNamespace(environment);
+  if (namespace === undefined)
+    throw new CountersignError('render-failed', 'Helm has no namespace for its release', {
+      hint: `set \`spec.target.namespace\` of the Environment \`${metadata.name}\``,
+    });
   return {
     with: 'helm',
     chart: render.chart,
     values: render.values,
     release: render.release ?? metadata.name,
-    namespace: render.namespace ?? (target.namespaces[0] as string),
+    namespace,
     kubeVersion: render.kubeVersion,
     apiVersions: render.apiVersions,
     registries: render.registries.map((r) => r.host),

@@ -318,7 +318,7 @@ function readDocument(
     unknown
   >;
   if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is required', ['metadata']);
-  if (namespace !== undefined && typeof namespace !== 'string')
+  if (namespace !== undefined && namespace !== null && typeof namespace !== 'string')
     return refuse('`metadata.namespace` must be text', ['metadata', 'namespace']);
   if (forbiddenMark(metadata))
     return refuse('labels and annotations under `countersign.dev/` are reserved for Countersign', [

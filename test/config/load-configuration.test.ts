@@ -515,6 +515,26 @@ test('`spec.render` names its forms, and its limits have floors', () => {
   assert.equal(sizeInBytes('2Gi'), sizeInBytes('2048Mi'));
 });
 
+test('`spec.target.namespace` is a governed one, Helm needs one, and the key it had is refused with its new name', () => {
+  const wrong = (target: string, render = '{with: plain}') => {
+    const document = ENVIRONMENT.replace('{namespaces: [shop]}', target);
+    return problems({ 't.yaml': TRUST, 'e.yaml': `${document}  render: ${render}\n` });
+  };
+  assert.deepEqual(wrong('{namespaces: [shop, jobs], namespace: jobs}', '{with: helm}'), []);
+  assert.deepEqual(wrong('{namespaces: [shop, jobs]}'), [], 'objects may all name their own');
+  assert.deepEqual(wrong('{namespaces: [shop]}', '{with: helm}'), [], 'the only one');
+  assert.deepEqual(wrong('{namespaces: [shop], namespace: jobs}'), [
+    'e.yaml:6: spec.target.namespace: expected a governed namespace, `shop`, found `jobs`',
+  ]);
+  assert.deepEqual(wrong('{namespaces: [shop, jobs]}', '{with: helm}'), [
+    'e.yaml:6: spec.target.namespace: expected `shop` or `jobs`: Helm needs one namespace for its release',
+  ]);
+  for (const form of ['helm', 'plain'])
+    assert.deepEqual(wrong('{namespaces: [shop]}', `{with: ${form}, namespace: shop}`), [
+      'e.yaml:8: spec.render.namespace: this key is now `spec.target.namespace`',
+    ]);
+});
+
 test('an object in a cluster chooses no context of the operator’s kubeconfig', () => {
   const remote = ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git');
   const document = (kind: string, name: string, text: string, target: object = {}): ConfigurationObject => {

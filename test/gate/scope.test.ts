@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { scopesOf } from '../../src/gate/place-objects.ts';
 import { outOfScope } from '../../src/gate/scope.ts';
 import { environmentSchema, type RenderedObject } from '../../src/model/index.ts';
 import { renderFile } from '../../src/render/index.ts';
@@ -16,7 +17,7 @@ function rendered(name: string, kind = 'ClusterRole'): RenderedObject {
 function refusals(clusterScoped: readonly unknown[], ...names: string[]) {
   const spec = { target: { namespaces: ['shop'], clusterScoped } };
   const environment = environmentSchema.parse(environmentDocument({ url: 'fleet.git', namespaces: ['shop'], spec }));
-  return names.flatMap((name) => outOfScope(environment, rendered(name)));
+  return names.flatMap((name) => outOfScope(environment, rendered(name), scopesOf([])));
 }
 
 const SHOP = { kind: 'ClusterRole', names: ['shop-*', 'view'] };
@@ -44,7 +45,7 @@ test('the group of a kind counts', () => {
   assert.deepEqual(
     refusals(['ClusterRole.example.com', { ...SHOP, group: 'example.com' }], 'shop-a').map((v) => v.message),
     [
-      'ClusterRole shop-a has no namespace, but the only cluster-scoped objects this environment may own are ' +
+      'ClusterRole shop-a is cluster-scoped, and the only cluster-scoped objects this environment may own are ' +
         '`ClusterRole.example.com`, `ClusterRole.example.com (shop-*, view)`',
     ],
   );

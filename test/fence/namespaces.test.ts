@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { readProcessSettings } from '../../src/config/index.ts';
+import { assess } from '../../src/gate/index.ts';
+import { NO_REVISION, refText } from '../../src/model/index.ts';
+import { openRendering } from '../../src/open/index.ts';
+import { trustDocument } from '../kit/documents.ts';
+import { Fleet, sshPerson } from '../kit/fleet.ts';
+import { gateOf } from '../kit/judge.ts';
+import { scratch } from '../kit/scratch.ts';
+
+const rendering = openRendering(readProcessSettings());
+after(() => rendering.close());
+const dana = sshPerson(scratch(), 'dana');
+const trust = trustDocument([dana], { required: 0 });
+const PATH = 'clusters/production';
+
+/** The objects of a directory as the gate has them, and its refusals that are not of rules. */
+async function judged(render: object, files: Readonly<Record<string, string>>, target: object = {}) {
+  const fleet = new Fleet(scratch());
+  fleet.remote(fleet.bare);
+  const commit = fleet.commit(dana, 'x', files);
+  fleet.push();
+  const spec = { render, target: { namespaces: ['shop'], ...target } };
+  const gate = await gateOf(fleet, [dana], { trust, environment: { namespaces: ['shop'], spec } });
+  const { verdict, objects } = await assess({ ...gate, ...rendering }, NO_REVISION, commit);
+  return {
+    objects,
+    names: objects.map((o) => refText(o.ref)).sort(),
+    refused: verdict.violations.filter((v) => v.rule === undefined).map((v) => [v.code, v.source?.file, v.hint]),
+  };
+}
+
+const SERVICE = 'apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n';
+// As `helm create` writes them: names from the release, and no namespace but in one value.
+const CHART = {
+  [`${PATH}/web/Chart.yaml`]: 'apiVersion: v2\nname: web\nversion: 1.0.0\n',
+  [`${PATH}/web/templates/service.yaml`]: SERVICE.replace('web', '{{ .Release.Name }}-web'),
+  [`${PATH}/web/templates/settings.yaml`]:
+    'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\n' +
+    'data: {host: "web.{{ .Release.Namespace }}.svc"}\n',
+  [`${PATH}/web/templates/account.yaml`]:
+    'apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: "{{ .Release.Namespace }}"}\n',
+};
+const HELM = { with: 'helm', chart: 'web' };
+
+test('a chart that names no namespace is rendered into the environment’s, which is also its release namespace', async () => {
+  const { names, refused, objects } = await judged(HELM, CHART);
+  assert.deepEqual(names, ['ConfigMap shop/settings', 'Service shop/production-web', 'ServiceAccount shop/web']);
+  assert.deepEqual(refused, []);
+  const settings = objects.find((o) => o.ref.kind === 'ConfigMap');
+  assert.deepEqual(settings?.object['data'], { host: 'web.shop.svc' });
+  const chosen = await judged(HELM, CHART, { namespaces: ['shop', 'jobs'], namespace: 'jobs' });
+  assert.deepEqual(chosen.names, ['ConfigMap jobs/settings', 'Service jobs/production-web', 'ServiceAccount jobs/web']);
+});
+
+test('a kustomization without a namespace is rendered into the environment’s, and one with its own keeps it', async () => {
+  const files = {
+    'base/kustomization.yaml': 'resources: [service.yaml]\n',
+    'base/service.yaml': SERVICE,
+    [`${PATH}/kustomization.yaml`]: 'resources: [../../base]\nconfigMapGenerator: [{name: c, literals: [a=b]}]\n',
+  };
+  const { names, refused } = await judged({ with: 'kustomize' }, files);
+  assert.deepEqual(
+    [names.map((n) => n.replace(/-[a-z0-9]{10}$/, '')), refused],
+    [['ConfigMap shop/c', 'Service shop/web'], []],
+  );
+  const several = { namespaces: ['shop', 'jobs'] };
+  const own = { ...files, [`${PATH}/kustomization.yaml`]: 'resources: [../../base]\nnamespace: jobs\n' };
+  assert.deepEqual((await judged({ with: 'kustomize' }, own, several)).names, ['Service jobs/web']);
+  const neither = await judged(
+    { with: 'kustomize' },
+    { ...files, [`${PATH}/kustomization.yaml`]: 'resources: [../../base]\n' },
+    several,
+  );
+  assert.deepEqual(neither.refused, [
+    [
+      'namespace-missing',
+      'base/service.yaml',
+      'set `metadata.namespace` in `base/service.yaml`, `namespace` in the kustomization, ' +
+        'or `spec.target.namespace` of the Environment `production`',
+    ],
+  ]);
+});
