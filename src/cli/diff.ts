@@ -64,7 +64,10 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
       },
     );
     try {
-      const { objects, violations } = await renderedAt(gate, commit);
+      const { objects, violations } = await renderedAt(
+        { ...gate, servedScope: (kind) => cluster.scopeOf(kind) },
+        commit,
+      );
       for (const v of violations) io.err(`${paint(io, 'yellow', 'warning:')} ${plain(v.message)}\n`);
       const open = opener(environment);
       const found: Difference[] = [];

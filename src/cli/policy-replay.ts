@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 import type { ProcessSettings } from '../config/index.ts';
-import { assess, type LedgerView } from '../gate/index.ts';
+import { assess, type LedgerView, servedThen } from '../gate/index.ts';
 import { openRepository, sourceRepository } from '../git/index.ts';
 import { LedgerReader, ledgerFile } from '../ledger/index.ts';
 import { CountersignError, sha256, type Verdict, type Violation } from '../model/index.ts';
@@ -48,7 +48,15 @@ export async function policyReplay(
       },
     );
     try {
-      const { verdict } = await assess({ ...gate, past: before(reader, index) }, then.from, then.to);
+      const { verdict } = await assess(
+        {
+          ...gate,
+          past: before(reader, index),
+          ...(then.consulted.served === undefined ? {} : { servedScope: servedThen(then) }),
+        },
+        then.from,
+        then.to,
+      );
       return tell({ index, at, then, differences: compare(then, verdict) }, options, io);
     } finally {
       await close();

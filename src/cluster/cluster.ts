@@ -10,6 +10,7 @@ import {
   inParallel,
   isBuiltIn,
   isStamp,
+  type KindScope,
   type KubernetesObject,
   LABEL,
   type Metadata,
@@ -400,6 +401,13 @@ export class Cluster {
     const answer = await this.#ask('DELETE', path, body);
     if (answer.status !== 404 && answer.status !== 202 && answer.status !== 409)
       await this.#succeed(answer, 'delete', ref);
+  }
+
+  /** Returns whether a kind is in namespaces, as the API server serves it; undefined if it does not serve it. */
+  async scopeOf({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): Promise<KindScope | undefined> {
+    const served = await this.#kind(apiVersion, kind);
+    if (served === undefined) return undefined;
+    return served.namespaced ? 'Namespaced' : 'Cluster';
   }
 
   /**

@@ -27,8 +27,9 @@ import { assessTrust, ledgerOf, malformedViolation, recordTrust, type TrustAsses
 import { waitIfBehind, waitIfOff } from './clock-offset.ts';
 import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
+import { kindText, unknownKinds } from './place-objects.ts';
 import { recordVerdict } from './record-verdict.ts';
-import { renderedBy, renderTree } from './render-tree.ts';
+import { type RenderedTree, renderedBy, renderTree } from './render-tree.ts';
 import { outOfScope } from './scope.ts';
 import { readWaivers } from './waivers-in-force.ts';
 
@@ -68,6 +69,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
       time: ledgerOf(gate) === undefined ? 'now' : 'ledger',
       at: judged.at,
       rendered: renderedBy(gate.environment),
+      ...(judged.served.size === 0 ? {} : { served: Object.fromEntries([...judged.served].sort()) }),
     },
   };
   if (gate.recorder === undefined) return { verdict, recorded: undefined, allowed: undefined, objects: judged.objects };
@@ -94,6 +96,8 @@ type Judged = {
   readonly objects: readonly RenderedObject[];
   /** SHA-256 over path, mode and SHA-256 of every file. */
   readonly content: string;
+  /** What the cluster said of kinds. */
+  readonly served: RenderedTree['served'];
   readonly rollback: boolean;
   readonly allows: readonly string[];
   readonly trustDigest: string;
@@ -124,6 +128,7 @@ function nothingJudged(gate: Gate): Judged {
     at: gate.clock().toISOString(),
     objects: [],
     content: '',
+    served: new Map(),
     rollback: false,
     allows: [],
     trustDigest: gate.trust.digest,
@@ -144,6 +149,7 @@ type Step = { readonly from: string; readonly to: string; readonly tree: string 
 async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tree }: Step): Promise<Judged> {
   const { environment } = gate;
   const [rendering, rules] = await Promise.all([renderTree(gate, tree), gate.rules(tree, trusted.store)]);
+  refuseUnserved(gate, rendering);
   const now = gate.clock();
   const { images, refused: unusable } = await readImages(gate, tree, trusted.store);
   const scope = {
@@ -191,11 +197,26 @@ async function judgeObjects(gate: Gate, trusted: TrustAssessment, { from, to, tr
     at: now.toISOString(),
     objects: rendering.objects,
     content: rendering.content,
+    served: rendering.served,
     trustDigest: trusted.store.digest,
     ...(change === undefined
       ? {}
       : { rollback, trustAfter: trusted.storeAfter.digest === trusted.store.digest ? undefined : trusted.storeAfter }),
   };
+}
+
+// The definition may be on its way: another environment applies it, or another tool. A denial would be final.
+function refuseUnserved({ servedScope }: Gate, { objects, scopeOf }: RenderedTree): void {
+  const [kind] = servedScope === undefined ? [] : unknownKinds(objects, scopeOf);
+  if (kind === undefined) return;
+  throw new CountersignError(
+    'cluster-refused',
+    `\`${kindText(kind)}\` is not served by the cluster, so it is unknown whether its objects need a namespace`,
+    {
+      recover: 'retry',
+      hint: 'apply its CustomResourceDefinition, or set `metadata.namespace` in every object of this kind',
+    },
+  );
 }
 
 const NOT_RENDERED: Violation = {

@@ -11,6 +11,7 @@ import type {
   OpenWaiver,
   ReadManifests,
   Recorder,
+  ServedScope,
   SourceRepository,
 } from './ports.ts';
 
@@ -37,6 +38,8 @@ export type Gate = {
   readonly make: Maker;
   /** Reads manifests in a process that can die without ending this one. */
   readonly read: ReadManifests;
+  /** Says whether the cluster's kinds have namespaces; without it, kinds that no content tells of stay unknown. */
+  readonly servedScope?: ServedScope;
   /**
    * `refused`: if signatures or approvals are missing, nothing is rendered and no rule is evaluated, as required for a
    * service that anyone can push to. `rendered`: every reason is shown at once, for the person who runs the check.

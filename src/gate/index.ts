@@ -35,7 +35,7 @@ export type {
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
 export { proveContent, proveMachinery } from './prove-machinery.ts';
-export { recall, renderedAt, ruledAt } from './recall.ts';
+export { recall, renderedAt, ruledAt, servedThen } from './recall.ts';
 export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';

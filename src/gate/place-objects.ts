@@ -13,8 +13,10 @@ import {
   type Violation,
 } from '../model/index.ts';
 
+export type KindRef = Pick<ObjectRef, 'apiVersion' | 'kind'>;
+
 /** Returns whether objects of a kind are in a namespace; undefined if that is unknown. */
-export type ScopeOf = (kind: Pick<ObjectRef, 'apiVersion' | 'kind'>) => KindScope | undefined;
+export type ScopeOf = (kind: KindRef) => KindScope | undefined;
 
 /**
  * Returns what is known of the scopes of kinds, from content alone: the kinds of Kubernetes itself, and those that a
@@ -29,13 +31,19 @@ export function scopesOf(objects: readonly RenderedObject[]): ScopeOf {
     const { kind, scope } = definition;
     defined.set(kind, defined.has(kind) && defined.get(kind) !== scope ? undefined : scope);
   }
-  return (ref) => builtInScope(ref) ?? defined.get(kindKey(ref));
+  return (ref) => builtInScope(ref) ?? defined.get(kindText(ref));
 }
 
 /** Adds the kinds that an environment governs as cluster-scoped; they count where nothing else is known. */
 export function declaredScopes(scopeOf: ScopeOf, { spec }: Pick<Environment, 'spec'>): ScopeOf {
   const declared = clusterScopes(spec.target.clusterScoped);
   return (ref) => scopeOf(ref) ?? (declared.some((scope) => isOfKind(scope, ref)) ? 'Cluster' : undefined);
+}
+
+/** Returns the kinds of which nothing is known, and which have an object without a namespace; each once. */
+export function unknownKinds(objects: readonly RenderedObject[], scopeOf: ScopeOf): readonly KindRef[] {
+  const unknown = objects.map((o) => o.ref).filter((ref) => ref.namespace === '' && scopeOf(ref) === undefined);
+  return [...new Map(unknown.map((ref) => [kindText(ref), ref])).values()];
 }
 
 /**
@@ -98,14 +106,13 @@ function definitionIn({ spec }: KubernetesObject): { readonly kind: string; read
   const { group, names, scope } = (spec ?? {}) as { group?: unknown; names?: unknown; scope?: unknown };
   const { kind } = (names ?? {}) as { kind?: unknown };
   if (typeof group !== 'string' || typeof kind !== 'string') return undefined;
-  return scope === 'Namespaced' || scope === 'Cluster' ? { kind: `${group}/${kind}`, scope } : undefined;
+  return scope === 'Namespaced' || scope === 'Cluster'
+    ? { kind: kindText({ apiVersion: `${group}/v1`, kind }), scope }
+    : undefined;
 }
 
-function kindKey({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): string {
-  return `${groupOf(apiVersion)}/${kind}`;
-}
-
-function kindText({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): string {
+/** Returns `Kind.group`, or `Kind` in the core group. */
+export function kindText({ apiVersion, kind }: KindRef): string {
   const group = groupOf(apiVersion);
   return group === '' ? kind : `${kind}.${group}`;
 }

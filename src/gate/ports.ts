@@ -4,6 +4,7 @@ import type {
   EntryType,
   Environment,
   EvidenceRef,
+  KindScope,
   ObjectRef,
   OwnerReference,
   PathChange,
@@ -93,6 +94,12 @@ export interface ClusterFacts {
   /** Returns the labels of a namespace; undefined if they are unknown. */
   labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined>;
 }
+
+/**
+ * Returns whether the cluster serves a kind in namespaces; undefined if it does not serve it at all. Throws if it does
+ * not answer.
+ */
+export type ServedScope = (kind: Pick<ObjectRef, 'apiVersion' | 'kind'>) => Promise<KindScope | undefined>;
 
 /** Break-glass reasons in the annotations of a Namespace. */
 export type LiveReason = { readonly reason: string | undefined; readonly approved: string | undefined };

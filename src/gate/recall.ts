@@ -3,7 +3,8 @@ import { evaluateObjects, type Found } from '../policy/index.ts';
 import type { Rendering } from '../render/index.ts';
 import { allow } from './allow.ts';
 import type { Gate } from './gate.ts';
-import type { LedgerView } from './ports.ts';
+import { kindText } from './place-objects.ts';
+import type { LedgerView, ServedScope } from './ports.ts';
 import { type RenderParts, renderingAs, renderTree } from './render-tree.ts';
 import { verifyAgain } from './verify-again.ts';
 
@@ -53,7 +54,11 @@ export async function recall(
     );
   // Rendered as it was then, even if the environment has changed.
   const { objects, content, violations } = await renderTree(
-    { ...gate, environment: renderingAs(gate.environment, judged.consulted.rendered) },
+    {
+      ...gate,
+      environment: renderingAs(gate.environment, judged.consulted.rendered),
+      servedScope: servedThen(judged),
+    },
     recorded.entry.tree,
   );
   // It was allowed without violations; a failed rendering must not pass for a revision with fewer objects.
@@ -75,6 +80,14 @@ export async function recall(
       },
     );
   return allow(gate.environment, recorded.entry.to, verdictIndex, objects, judged.allows ?? []);
+}
+
+/** Returns what the cluster said of kinds at the time of a verdict. */
+export function servedThen({ consulted: { served } }: Verdict): ServedScope {
+  return async (kind) => {
+    const text = kindText(kind);
+    return served !== undefined && Object.hasOwn(served, text) ? served[text] : undefined;
+  };
 }
 
 /** Evaluates the rules in force at a commit on its objects, without signatures and approvals. */

@@ -3,6 +3,8 @@ import {
   digestOf,
   durationMs,
   type Environment,
+  inParallel,
+  type KindScope,
   type Rendered,
   type RenderedObject,
   sha256,
@@ -27,17 +29,37 @@ import {
   tooLarge,
 } from '../render/index.ts';
 import type { Gate, KnownFile } from './gate.ts';
-import { declaredScopes, ignoredNamespace, placeObject, type ScopeOf, scopesOf } from './place-objects.ts';
+import {
+  declaredScopes,
+  ignoredNamespace,
+  type KindRef,
+  kindText,
+  placeObject,
+  type ScopeOf,
+  scopesOf,
+  unknownKinds,
+} from './place-objects.ts';
+import type { ServedScope } from './ports.ts';
 
 const FILES_AT_ONCE = 8; // requested from git in advance; each may be as large as the largest allowed object
 const FILES_TOGETHER = 64; // parsed together, up to this many bytes
 const BYTES_TOGETHER = 2 * 1024 * 1024;
 
 /** The parts of a gate used for rendering. */
-export type RenderParts = Pick<Gate, 'environment' | 'repository' | 'rendered' | 'make' | 'read' | 'turns'>;
+export type RenderParts = Pick<
+  Gate,
+  'environment' | 'repository' | 'rendered' | 'make' | 'read' | 'servedScope' | 'turns'
+>;
 
-/** The objects where the cluster will have them. `content` is a digest over the input files. */
-export type RenderedTree = Rendering & { readonly content: string; readonly scopeOf: ScopeOf };
+/**
+ * The objects where the cluster will have them. `content` is a digest over the input files; `served` has what the
+ * cluster said of kinds, by `Kind.group`.
+ */
+export type RenderedTree = Rendering & {
+  readonly content: string;
+  readonly scopeOf: ScopeOf;
+  readonly served: ReadonlyMap<string, KindScope>;
+};
 
 /**
  * Renders the environment's directory of a tree, and puts objects that name no namespace into the environment's. Output
@@ -71,10 +93,12 @@ type Read = {
 };
 
 // An object that names no namespace and one that does may be the same object, so `gather` comes after the placing.
-async function placed({ environment, turns }: RenderParts, read: Read): Promise<RenderedTree> {
+async function placed({ environment, servedScope, turns }: RenderParts, read: Read): Promise<RenderedTree> {
   const { path } = environment.spec.source;
   const { violations, warnings, content } = read;
-  const scopeOf = declaredScopes(scopesOf(read.objects), environment);
+  const known = declaredScopes(scopesOf(read.objects), environment);
+  const served = await servedScopes(unknownKinds(read.objects, known), servedScope);
+  const scopeOf: ScopeOf = (ref) => known(ref) ?? served.get(kindText(ref));
   const namespace = defaultNamespace(environment);
   const objects = await turns.map(read.objects, (o) => placeObject(o, namespace, scopeOf));
   const ignored = await turns.map(read.objects, (o) => ignoredNamespace(o, scopeOf));
@@ -88,7 +112,21 @@ async function placed({ environment, turns }: RenderParts, read: Read): Promise<
     warnings: warnings.list('too-many-warnings', `\`${path}\` has`),
     content,
     scopeOf,
+    served,
   };
+}
+
+async function servedScopes(
+  kinds: readonly KindRef[],
+  servedScope: ServedScope | undefined,
+): Promise<ReadonlyMap<string, KindScope>> {
+  const served = new Map<string, KindScope>();
+  if (servedScope === undefined) return served;
+  await inParallel(kinds, async (kind) => {
+    const scope = await servedScope(kind);
+    if (scope !== undefined) served.set(kindText(kind), scope);
+  });
+  return served;
 }
 
 async function renderMadeBy({ environment, repository, make }: RenderParts, tree: string): Promise<Read> {

@@ -1,5 +1,6 @@
 import type { Approval, Signer } from './change.ts';
 import type { Moment, SignatureFormat } from './commit.ts';
+import type { KindScope } from './kind-scope.ts';
 import type { ObjectRef } from './kubernetes.ts';
 import type { SourceLine } from './place.ts';
 import type { Environment } from './schema.ts';
@@ -88,6 +89,8 @@ type Consulted = {
    * `spec.target.namespace` of the environment at the time.
    */
   readonly rendered?: Rendered;
+  /** What the cluster said of kinds, by `Kind.group`, where no content of the repository tells their scope. */
+  readonly served?: Readonly<Record<string, KindScope>>;
 };
 
 /** Which directory of a repository is rendered, and how. */

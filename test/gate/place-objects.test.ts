@@ -1,9 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { assess, renderedAt } from '../../src/gate/index.ts';
+import { assess, type Gate, renderedAt, servedThen } from '../../src/gate/index.ts';
 import { ignoredNamespace, placeObject, scopesOf } from '../../src/gate/place-objects.ts';
 import { renderedBy, renderingAs } from '../../src/gate/render-tree.ts';
-import { digestOf, environmentSchema, NO_REVISION, type Rendered, refText } from '../../src/model/index.ts';
+import {
+  CountersignError,
+  digestOf,
+  environmentSchema,
+  NO_REVISION,
+  type Rendered,
+  refText,
+} from '../../src/model/index.ts';
 import { render } from '../../src/render/index.ts';
 import { environmentDocument, trustDocument } from '../kit/documents.ts';
 import { Fleet, sshPerson } from '../kit/fleet.ts';
@@ -29,7 +36,7 @@ type Target = {
 };
 
 /** The verdict on these files below the environment's directory, and where rules and cluster have their objects. */
-async function judged(target: Target, files: Readonly<Record<string, string>>) {
+async function judged(target: Target, files: Readonly<Record<string, string>>, more: Partial<Gate> = {}) {
   const fleet = new Fleet(scratch());
   fleet.remote(fleet.bare);
   const named = Object.fromEntries(Object.entries(files).map(([path, text]) => [`${PATH}/${path}`, text]));
@@ -37,7 +44,7 @@ async function judged(target: Target, files: Readonly<Record<string, string>>) {
   fleet.push();
   const namespaces = target.namespaces ?? ['shop'];
   const spec = { target: { ...target, namespaces } };
-  const gate = await gateOf(fleet, [dana], { trust, rules, environment: { namespaces, spec } });
+  const gate = { ...(await gateOf(fleet, [dana], { trust, rules, environment: { namespaces, spec } })), ...more };
   const { verdict, objects } = await assess(gate, NO_REVISION, commit);
   const all = await renderedAt(gate, commit);
   assert.deepEqual(
@@ -54,6 +61,8 @@ async function judged(target: Target, files: Readonly<Record<string, string>>) {
     warnings: verdict.warnings,
     objects: objects.map((o) => refText(o.ref)).sort(),
     verdict,
+    gate,
+    commit,
   };
 }
 
@@ -193,6 +202,47 @@ test('an environment that governs a kind as cluster-scoped says so, and no defin
   const files = { 'a.yaml': service('web'), 'z.yaml': definition('Cluster', 'Service', '""') };
   const { rules } = await judged({ clusterScoped: [...CRDS, 'Service'] }, files);
   assert.ok(rules.includes('web in shop'));
+});
+
+test('a cluster that is asked decides where a custom kind goes, and the verdict records its answer', async () => {
+  const serving = (scope: 'Namespaced' | 'Cluster' | undefined) => {
+    const asked: string[] = [];
+    const servedScope = async ({ apiVersion, kind }: { apiVersion: string; kind: string }) => {
+      asked.push(`${apiVersion} ${kind}`);
+      return scope;
+    };
+    return { asked, servedScope };
+  };
+  const files = { 'a.yaml': service('web'), 'w.yaml': WIDGET, 'x.yaml': WIDGET.replace('name: w', 'name: x') };
+  const namespaced = serving('Namespaced');
+  const { rules, verdict, gate, commit } = await judged({}, files, namespaced);
+  assert.deepEqual(rules, ['w in shop', 'web in shop', 'x in shop']);
+  assert.deepEqual(verdict.consulted.served, { 'Widget.example.com': 'Namespaced' });
+  assert.deepEqual(new Set(namespaced.asked), new Set(['example.com/v1 Widget']), 'only about what is unknown');
+  const { refused } = await judged({}, files, serving('Cluster'));
+  assert.deepEqual([...new Set(refused.map((v) => v.code))], ['kind-not-governed']);
+  const named = serving(undefined);
+  await judged({}, { 'w.yaml': `${WIDGET}  namespace: shop\n` }, named);
+  assert.deepEqual(named.asked, [], 'one that names its namespace does not need an answer');
+  // What was allowed is rendered as it was, whatever the cluster serves by now.
+  const then = { ...gate, servedScope: servedThen(verdict) };
+  assert.deepEqual((await renderedAt(then, commit)).objects.map((o) => refText(o.ref)).sort(), [
+    'Service shop/web',
+    'Widget shop/w',
+    'Widget shop/x',
+  ]);
+  assert.equal(await servedThen(verdict)({ apiVersion: 'v1', kind: 'constructor' }), undefined);
+});
+
+test('a kind that the cluster does not serve yet is not denied but waited for; so is a cluster that does not answer', async () => {
+  const files = { 'w.yaml': WIDGET };
+  await assert.rejects(judged({}, files, { servedScope: async () => undefined }), {
+    code: 'cluster-refused',
+    recover: 'retry',
+    message: '`Widget.example.com` is not served by the cluster, so it is unknown whether its objects need a namespace',
+  });
+  const away = new CountersignError('cluster-unreachable', 'no answer', { recover: 'retry' });
+  await assert.rejects(judged({}, files, { servedScope: () => Promise.reject(away) }), away);
 });
 
 test('lines are still those of the file, and the digest is that of the object as it is placed', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assess, type Gate, type LedgerView, recall } from '../../src/gate/index.ts';
-import { NO_REVISION, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
+import { NO_REVISION, refText, trustPolicySchema, type Verdict } from '../../src/model/index.ts';
 import { openTrustStore } from '../../src/trust/index.ts';
 import { approveAs } from '../kit/approve.ts';
 import { trustDocument } from '../kit/documents.ts';
@@ -76,6 +76,23 @@ const treeOf = (commit: string) => fleet.git(undefined, 'rev-parse', `${commit}^
 test('what was judged and approved is applied again', async () => {
   const revision = await recall(gate, ledgerWith(good), 1);
   assert.deepEqual([revision.revision, revision.objects.length], [second, 1]);
+});
+
+test('objects are where the verdict had them: what the cluster said of their kind then counts', async () => {
+  const widget = 'apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n';
+  const own = new Fleet(directory, 'widget');
+  own.remote(own.bare);
+  const commit = own.commit(dana, 'widget', { [`${PATH}/w.yaml`]: widget });
+  own.push();
+  const asked = await gateOf(own, [dana], { trust: trustDocument([dana], { required: 0 }) });
+  const { verdict } = await assess({ ...asked, servedScope: async () => 'Namespaced' }, NO_REVISION, commit);
+  assert.equal(verdict.outcome, 'allowed');
+  const today = { ...asked, servedScope: async () => 'Cluster' as const };
+  const revision = await recall(today, ledgerWith(verdict), 1);
+  assert.deepEqual(
+    revision.objects.map((o) => refText(o.ref)),
+    ['Widget shop/w'],
+  );
 });
 
 test('an unsigned commit is not applied because an entry allows it', async () => {
