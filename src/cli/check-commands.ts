@@ -47,6 +47,7 @@ export function checkCommand(program: Parent) {
     )
     .option('--data <path...>', 'data for the rules of --policy')
     .option('--parameters <name=value...>', 'parameters for the rules of --policy, or a YAML file with them')
+    .option('--namespace <name>', 'with --manifests: where objects go that name none, as `spec.target.namespace`')
     .option('--combine', 'give the rules of --policy all documents at once, as Conftest does', false)
     .option('--report <format=file...>', 'also write the findings to files')
     .addOption(output(...FORMS))
@@ -57,7 +58,7 @@ Examples:
   countersign check --base origin/main --head HEAD
   countersign check --output github --report sarif=countersign.sarif
   countersign check --manifests deploy/ --policy policy/
-  helm template chart/ | countersign check --manifests -
+  helm template chart/ | countersign check --manifests - --namespace shop
   countersign check --explain privileged`,
     );
 }

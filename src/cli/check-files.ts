@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { buildBundle, type PolicyBundle, readBundle } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { type Finding, type Findings, printFindings, showFindingsText } from '../findings/index.ts';
-import { CountersignError, messageOf, type RenderedObject } from '../model/index.ts';
+import { ignoredNamespace, placeObject, scopesOf, withoutNamespace } from '../gate/index.ts';
+import { builtInScope, CountersignError, count, messageOf, type RenderedObject } from '../model/index.ts';
 import {
   evaluateDocuments,
   evaluateObjects,
@@ -52,20 +53,20 @@ export async function checkFiles(options: CheckOptions, settings: ProcessSetting
           hint: 'files end in .yaml, .yml or .json; `-` reads what is piped in',
         },
       );
-    const wantsInventory = bundles.some((b) => b.manifest.templates.some((t) => t.inventory));
-    const run = new Run(pool, scope, options.combine === true, bundles);
+    const run = new Run(pool, scope, options.combine === true, bundles, options.namespace);
     for (let i = 0; i < files.length; i += CHUNK) {
       const texts: [string, string | CountersignError][] = [];
       for (const file of files.slice(i, i + CHUNK))
         texts.push([file, file === '-' ? await readInput() : readText(file)]);
-      run.take(texts, wantsInventory);
+      run.take(texts);
       progress.at(Math.min(i + CHUNK, files.length), files.length);
       await run.room();
     }
     const found = await run.finish();
-    progress.end();
-    for (const line of run.trace) io.err(`${paint(io, 'dim', 'trace:')} ${line}\n`);
     const form = options.output;
+    progress.end();
+    if (form === 'text' && run.unplaced > 0) io.err(unplacedNote(run.unplaced));
+    for (const line of run.trace) io.err(`${paint(io, 'dim', 'trace:')} ${line}\n`);
     writeReports(reports, found);
     if (form === 'text') io.out(text(found, files.length, io));
     else io.out(printFindings(form, found));
@@ -101,10 +102,14 @@ function text(found: Findings, files: number, io: Io): string {
 // Reads files, passes objects to the rules and keeps the findings; the objects themselves are released.
 class Run {
   readonly trace: string[] = [];
+  /** Objects that need a namespace, and name none. */
+  unplaced = 0;
   readonly #pool: PolicyPool;
   readonly #scope: PolicyScope;
   readonly #combine: boolean;
   readonly #bundles: readonly PolicyBundle[];
+  readonly #wantsInventory: boolean;
+  readonly #namespace: string | undefined;
   readonly #findings: Finding[] = [];
   readonly #waiting = new Set<Promise<void>>();
   #open = 0;
@@ -113,14 +118,22 @@ class Run {
   #objects = 0;
   #failure: unknown;
 
-  constructor(pool: PolicyPool, scope: PolicyScope, combine: boolean, bundles: readonly PolicyBundle[]) {
+  constructor(
+    pool: PolicyPool,
+    scope: PolicyScope,
+    combine: boolean,
+    bundles: readonly PolicyBundle[],
+    namespace: string | undefined,
+  ) {
+    this.#wantsInventory = bundles.some((b) => b.manifest.templates.some((t) => t.inventory));
+    this.#namespace = namespace;
     this.#pool = pool;
     this.#scope = scope;
     this.#combine = combine;
     this.#bundles = bundles;
   }
 
-  take(texts: readonly (readonly [string, string | CountersignError])[], hold: boolean): void {
+  take(texts: readonly (readonly [string, string | CountersignError])[]): void {
     const objects: RenderedObject[] = [];
     const documents: { value: unknown; file: string; positionOf: RenderedObject['positionOf'] }[] = [];
     for (const [file, content] of texts) {
@@ -138,14 +151,13 @@ class Run {
       }
     }
     this.#objects += objects.length + documents.length;
-    if (this.#combine)
-      this.#contents.push(
-        ...objects.map((o) => ({ path: o.source.file, contents: o.object })),
-        ...documents.map((d) => ({ path: d.file, contents: d.value })),
-      );
-    else if (hold) this.#held.push(...objects);
+    if (this.#namespace === undefined) this.unplaced += objects.filter(isUnplaced).length;
+    // A definition in a later file may say whether a kind needs a namespace.
+    if (this.#namespace !== undefined || (this.#wantsInventory && !this.#combine)) this.#held.push(...objects);
+    else if (this.#combine) this.#contents.push(...objects.map(asContents));
     else this.#ask(evaluateObjects(this.#pool, objects, this.#scope));
-    if (!this.#combine && documents.length > 0) this.#ask(evaluateDocuments(this.#pool, documents, this.#scope));
+    if (this.#combine) this.#contents.push(...documents.map((d) => ({ path: d.file, contents: d.value })));
+    else if (documents.length > 0) this.#ask(evaluateDocuments(this.#pool, documents, this.#scope));
   }
 
   /** Waits until the rules have caught up, so that read files do not pile up; results are collected meanwhile. */
@@ -155,7 +167,9 @@ class Run {
   }
 
   async finish(): Promise<Findings> {
-    if (this.#combine)
+    const held = this.#placed();
+    if (this.#combine) {
+      this.#contents.push(...held.map(asContents));
       this.#ask(
         evaluateDocuments(
           this.#pool,
@@ -163,10 +177,10 @@ class Run {
           this.#scope,
         ),
       );
-    if (this.#held.length > 0) {
-      const pool = new PolicyPool(this.#bundles, { inventory: inventoryOf(this.#held) });
-      this.#ask(evaluateObjects(pool, this.#held, this.#scope).finally(() => pool.close()));
-    }
+    } else if (this.#wantsInventory && held.length > 0) {
+      const pool = new PolicyPool(this.#bundles, { inventory: inventoryOf(held) });
+      this.#ask(evaluateObjects(pool, held, this.#scope).finally(() => pool.close()));
+    } else if (held.length > 0) this.#ask(evaluateObjects(this.#pool, held, this.#scope));
     await Promise.all(this.#waiting);
     if (this.#failure !== undefined) throw this.#failure;
     const key = (f: Finding) =>
@@ -182,6 +196,20 @@ class Run {
       objects: this.#objects,
       rules: ruleInfos(this.#bundles),
     };
+  }
+
+  // As the gate does it, so that the rules see the same objects.
+  #placed(): readonly RenderedObject[] {
+    if (this.#namespace === undefined) return this.#held;
+    const scopeOf = scopesOf(this.#held);
+    return this.#held.map((object) => {
+      const refused = withoutNamespace(object, scopeOf, '');
+      const ignored = ignoredNamespace(object, scopeOf);
+      const isRefused = refused?.code === 'scope-unknown'; // every other object has a namespace now
+      if (isRefused) this.#findings.push({ ...refused, level: 'error' });
+      if (ignored !== undefined) this.#findings.push({ ...ignored, level: 'warning' });
+      return placeObject(object, this.#namespace, scopeOf);
+    });
   }
 
   #ask(asked: ReturnType<typeof evaluateObjects>): void {
@@ -270,6 +298,21 @@ class Run {
         source: { file, line, column },
       });
   }
+}
+
+function isUnplaced({ ref }: RenderedObject): boolean {
+  return ref.namespace === '' && builtInScope(ref) === 'Namespaced';
+}
+
+function unplacedNote(unplaced: number): string {
+  return (
+    `note: ${count(unplaced, 'object')} ${unplaced === 1 ? 'names' : 'name'} no namespace; ` +
+    'the gate needs `spec.target.namespace` for that, and `--namespace` checks the same here\n'
+  );
+}
+
+function asContents({ source, object }: RenderedObject): { path: string; contents: unknown } {
+  return { path: source.file, contents: object };
 }
 
 function manifestFiles(path: string): string[] {

@@ -143,6 +143,7 @@ function refuseFileFlags(options: CheckOptions): void {
     options.data === undefined ? undefined : '--data',
     options.parameters === undefined ? undefined : '--parameters',
     options.combine ? '--combine' : undefined,
+    options.namespace === undefined ? undefined : '--namespace',
   ].find((flag) => flag !== undefined);
   if (given === undefined) return;
   throw new CountersignError('usage', `\`${given}\` is only for plain files`, {

@@ -19,6 +19,7 @@ export { type EnvironmentState, inventoryBefore, recordOf, rememberedState } fro
 export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';
 export { viewOf } from './ledger-view.ts';
+export { ignoredNamespace, placeObject, scopesOf, withoutNamespace } from './place-objects.ts';
 export type {
   ClockOffset,
   ClusterFacts,

@@ -89,8 +89,7 @@ export function withoutNamespace(
   return refuse(
     'scope-unknown',
     `has no namespace, and nothing here says whether \`${kindText(ref)}\` needs one`,
-    'or keep its CustomResourceDefinition beside it; ' +
-      `if it is cluster-scoped, add \`${kindText(ref)}\` to \`spec.target.clusterScoped\``,
+    'or keep its CustomResourceDefinition beside it',
   );
 }
 

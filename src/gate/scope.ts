@@ -12,7 +12,7 @@ import {
   type Violation,
   type ViolationCode,
 } from '../model/index.ts';
-import { type ScopeOf, withoutNamespace } from './place-objects.ts';
+import { kindText, type ScopeOf, withoutNamespace } from './place-objects.ts';
 
 /**
  * Refuses an object outside of the namespaces and cluster-scoped objects of its environment; nothing else in a commit
@@ -21,7 +21,7 @@ import { type ScopeOf, withoutNamespace } from './place-objects.ts';
 export function outOfScope(environment: Environment, object: RenderedObject, scopeOf: ScopeOf): Violation[] {
   const { ref } = object;
   const unplaced = withoutNamespace(object, scopeOf, howToPlace(environment));
-  if (unplaced !== undefined) return [unplaced];
+  if (unplaced !== undefined) return [{ ...unplaced, hint: unplaced.hint + otherwise(unplaced) }];
   const { namespaces, clusterScoped } = environment.spec.target;
   const outside = ref.namespace === '' ? outOfClusterScope(object, clusterScopes(clusterScoped)) : undefined;
   if (outside !== undefined) return [outside];
@@ -40,6 +40,11 @@ export function outOfScope(environment: Environment, object: RenderedObject, sco
 function howToPlace({ metadata, spec }: Environment): string {
   const target = `or \`spec.target.namespace\` of the Environment \`${metadata.name}\``;
   return spec.render.with === 'kustomize' ? `\`namespace\` in the kustomization, ${target}` : target;
+}
+
+function otherwise({ code, object }: Violation): string {
+  if (code !== 'scope-unknown' || object === undefined) return '';
+  return `; if it is cluster-scoped, add \`${kindText(object)}\` to \`spec.target.clusterScoped\``;
 }
 
 function outOfClusterScope(object: RenderedObject, scopes: readonly ClusterScope[]): Violation | undefined {

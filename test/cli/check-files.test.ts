@@ -294,3 +294,56 @@ test('check says so when it is given neither a repository nor files that can be 
   assert.equal(result.code, 2);
   assert.match(result.stderr, /^error: .*\nfix: /);
 });
+
+const UNPLACED = 'apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n';
+const NAMESPACES = {
+  'policy/rule.rego':
+    'package main\nimport rego.v1\n' +
+    'deny contains msg if msg := sprintf("%s in %s", ' +
+    '[input.metadata.name, object.get(input.metadata, "namespace", "-")])\n',
+};
+
+test('with --namespace, rules see objects where the gate will have them', async () => {
+  const custom = 'apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n';
+  const definition =
+    'apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: widgets.example.com}\n' +
+    'spec: {group: example.com, scope: Namespaced, names: {kind: Widget}}\n';
+  const role =
+    'apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r, namespace: shop}\nrules: []\n';
+  const files = { 'a/s.yaml': UNPLACED, 'a/w.yaml': custom, 'a/x.yaml': role, ...NAMESPACES };
+  const run = async (cwd: string, ...more: string[]) =>
+    parsed(await check(cwd, ['--manifests', 'a', '--policy', 'policy', '--output', 'json', ...more])).findings;
+  const messages = (findings: Json['findings'], level: string) =>
+    findings
+      .filter((f) => f.level === level)
+      .map((f) => f.message.replace(/^.*: /, ''))
+      .sort();
+  const found = await run(filesIn({ ...files, 'a/z.yaml': definition }), '--namespace', 'shop');
+  assert.deepEqual(messages(found, 'error'), ['r in -', 'w in shop', 'web in shop', 'widgets.example.com in -']);
+  assert.deepEqual(found.find((f) => f.code === 'namespace-ignored')?.source, { file: 'a/x.yaml', line: 3 });
+  const unknown = await run(filesIn(files), '--namespace', 'shop');
+  assert.deepEqual(
+    unknown.filter((f) => f.rule === undefined && f.level === 'error').map((f) => [f.code, f.source?.file]),
+    [['scope-unknown', 'a/w.yaml']],
+    'what cannot be told is not allowed',
+  );
+  assert.deepEqual(messages(await run(filesIn(files)), 'error'), ['r in shop', 'w in -', 'web in -'], 'as written');
+  const combined = filesIn({
+    'a/s.yaml': UNPLACED,
+    'policy/rule.rego':
+      'package main\nimport rego.v1\ndeny contains f.contents.metadata.namespace if some f in input\n',
+  });
+  assert.deepEqual(messages(await run(combined, '--combine', '--namespace', 'shop'), 'error'), ['shop']);
+  assert.deepEqual(messages(await run(combined, '--combine'), 'error'), []);
+});
+
+test('without it, a note says that the gate needs a namespace, and the findings stay those of the rules', async () => {
+  const cwd = filesIn({ 'a/s.yaml': UNPLACED });
+  const result = await check(cwd, ['--manifests', 'a']);
+  assert.equal(result.code, 0, result.stdout);
+  assert.match(result.stderr, /^note: 1 object names no namespace; the gate needs `spec\.target\.namespace`/);
+  assert.equal((await check(cwd, ['--manifests', 'a', '--namespace', 'shop'])).stderr, '');
+  const refused = await check(cwd, ['--namespace', 'shop']);
+  assert.equal(refused.code, 2);
+  assert.match(refused.stderr, /`--namespace` is only for plain files/);
+});
