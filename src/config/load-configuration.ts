@@ -602,7 +602,8 @@ function problemsOf(issue: z.core.$ZodIssue, file: string, document: YamlDocumen
   }
   if (issue.code === 'invalid_value')
     return [problem(path, `expected ${issue.values.map(quoted).join(' or ')}, found ${found}`)];
-  if (issue.code === 'too_small') return [problem(path, `expected at least ${leastOf(issue)}, found ${found}`)];
+  if (issue.code === 'too_small' && issue.message.startsWith('Too small'))
+    return [problem(path, `expected at least ${leastOf(issue)}, found ${found}`)];
   if (issue.code === 'too_big') return [problem(path, `expected at most ${issue.maximum}, found ${found}`)];
   return [problem(path, `expected ${issue.message}, found ${found}`)];
 }

@@ -780,7 +780,7 @@ export const environmentSchema = z.strictObject({
       .strictObject({
         bundles: z
           .array(bundleSource)
-          .min(1, 'name at least one bundle; `countersign help policy.md` shows how to run without rules')
+          .min(1, 'at least one bundle (`countersign help policy.md` shows how to run without rules)')
           .default([{ library: 'shipped' }])
           .describe('Sources of the rules; every bundle is evaluated.'),
         parameters: z

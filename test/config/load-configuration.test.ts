@@ -535,6 +535,18 @@ test('`spec.target.namespace` is a governed one, Helm needs one, and the key it 
     ]);
 });
 
+test('an empty list of bundles is refused with how to have no rules; other lists say how many they need', () => {
+  const wrong = (text: string) => problems({ 't.yaml': TRUST, 'e.yaml': `${ENVIRONMENT}  ${text}\n` });
+  assert.deepEqual(wrong('policies: {bundles: []}'), [
+    'e.yaml:8: spec.policies.bundles: expected at least one bundle ' +
+      '(`countersign help policy.md` shows how to run without rules), found a list of 0',
+  ]);
+  assert.deepEqual(
+    wrong('health: {expressions: [{apiVersion: v1, kind: Pod, current: ""}]}').map((line) => line.split(': ').slice(1)),
+    [['spec.health.expressions[0].current', 'expected at least 1 character, found ``']],
+  );
+});
+
 test('an object in a cluster chooses no context of the operator’s kubeconfig', () => {
   const remote = ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git');
   const document = (kind: string, name: string, text: string, target: object = {}): ConfigurationObject => {
