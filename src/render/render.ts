@@ -297,22 +297,22 @@ function readDocument(
   sealed: () => readonly OrderedValue[],
   found: Found,
 ): undefined {
-  const refuse = (message: string, path: ValuePath = []) =>
+  const refuse = (message: string, path: ValuePath = [], hint?: string) =>
     void found.violations.add(() => ({
       code: 'not-an-object',
       message: `\`${file}\`: ${message}`,
       source: { file, line: document.lineOf([...at, ...path]) },
+      ...(hint === undefined ? {} : { hint }),
     }));
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
+  if (isKustomization(file, apiVersion, kind)) return refuse('a kustomization is not an object', [], KUSTOMIZE);
   if (typeof apiVersion !== 'string' || typeof kind !== 'string') return refuse('`apiVersion` and `kind` are required');
   if (kind === 'List' && Array.isArray(items)) {
     for (const [i, item] of items.entries()) readDocument(file, document, item, [...at, 'items', i], sealed, found);
     return;
   }
-  if (apiVersion.startsWith('kustomize.config.k8s.io/'))
-    return refuse('Kustomize files are not rendered; the directory must contain plain manifests');
   const { name, namespace } = (typeof metadata === 'object' && metadata !== null ? metadata : {}) as Record<
     string,
     unknown
@@ -339,6 +339,14 @@ function readDocument(
   const source = { file, line: document.lineOf(at) };
   const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: sealed() } : {};
   found.objects.push({ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted });
+}
+
+const KUSTOMIZE = 'set `spec.render: {with: kustomize}`, or `spec.source.path` to a directory without it';
+
+// Kustomize accepts a file of this name without `apiVersion` and `kind`.
+function isKustomization(file: string, apiVersion: unknown, kind: unknown): boolean {
+  if (typeof apiVersion === 'string') return apiVersion.startsWith('kustomize.config.k8s.io/');
+  return kind === undefined && /(^|\/)kustomization\.ya?ml$/.test(file);
 }
 
 // Kinds and names become parts of API server paths and keys of owned objects. The grammars are Kubernetes' own

@@ -82,6 +82,23 @@ for (const [what, f, code] of [
   });
 }
 
+test('a kustomization among plain manifests is refused with the setting that builds it, also without a kind', () => {
+  for (const text of ['apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n', 'resources: [a.yaml]\n'])
+    assert.deepEqual(render([file('k/kustomization.yaml', text)]).violations, [
+      {
+        code: 'not-an-object',
+        message: '`k/kustomization.yaml`: a kustomization is not an object',
+        source: { file: 'k/kustomization.yaml', line: 1 },
+        hint: 'set `spec.render: {with: kustomize}`, or `spec.source.path` to a directory without it',
+      },
+    ]);
+  const other = render([file('k/other.yaml', 'resources: [a.yaml]\n')]);
+  assert.deepEqual(
+    other.violations.map((v) => v.message),
+    ['`k/other.yaml`: `apiVersion` and `kind` are required'],
+  );
+});
+
 test('a pointer of Git LFS is refused by name: what it points to was not signed', () => {
   const pointer = 'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n';
   assert.deepEqual(codes(file('a.yaml', pointer)), ['lfs-pointer']);
