@@ -175,6 +175,21 @@ test('a chart of the repository with values of the repository is made, and each 
   );
 });
 
+test('of several files with values, later ones win, key by key', async () => {
+  const files = {
+    ...CHART,
+    'charts/web/values.yaml': 'colour: blue\nsize: {a: 1, b: 1}\n',
+    'charts/web/templates/cm.yaml':
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n' +
+      'data: {colour: {{ .Values.colour }}, a: "{{ .Values.size.a }}", b: "{{ .Values.size.b }}"}\n',
+    'all.yaml': 'colour: red\nsize: {b: 2}\n',
+    'eu.yaml': 'colour: green\n',
+  };
+  const made = (values: readonly string[]) => helm(files, { values }).then(dataOf);
+  assert.deepEqual(await made(['all.yaml', 'eu.yaml']), { colour: 'green', a: '1', b: '2' });
+  assert.deepEqual(await made(['eu.yaml', 'all.yaml']), { colour: 'red', a: '1', b: '2' });
+});
+
 test('what a chart must not: other repositories, links, hooks, chance, the cluster, the network', async () => {
   const template = (text: string) => ({ ...CHART, 'charts/web/templates/cm.yaml': text });
   const cm = (value: string, more = '') =>

@@ -82,3 +82,47 @@ test('a kustomization without a namespace is rendered into the environment’s, 
     ],
   ]);
 });
+
+test('one environment has several charts through a chart that depends on them, each object with its own template', async () => {
+  const under = (name: string) =>
+    Object.fromEntries(
+      Object.entries(CHART).map(([path, text]) => [path.replace('/web/', `/all/charts/${name}/`), text]),
+    );
+  const named = (name: string) => ({
+    ...under(name),
+    [`${PATH}/all/charts/${name}/Chart.yaml`]: `apiVersion: v2\nname: ${name}\nversion: 1.0.0\n`,
+    [`${PATH}/all/charts/${name}/templates/settings.yaml`]: `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ${name}}\ndata: {colour: "{{ .Values.colour }}"}\n`,
+    [`${PATH}/all/charts/${name}/templates/account.yaml`]: '',
+    [`${PATH}/all/charts/${name}/templates/service.yaml`]: '',
+  });
+  const files = {
+    ...named('web'),
+    ...named('db'),
+    [`${PATH}/all/Chart.yaml`]:
+      'apiVersion: v2\nname: all\nversion: 1.0.0\n' +
+      'dependencies: [{name: web, version: 1.0.0}, {name: db, version: 1.0.0, condition: db.enabled}]\n',
+    [`${PATH}/values.yaml`]: 'web: {colour: red}\ndb: {colour: blue}\n',
+  };
+  const render = { with: 'helm', chart: 'all', values: ['values.yaml'] };
+  const { objects, refused } = await judged(render, files);
+  assert.deepEqual(refused, []);
+  assert.deepEqual(objects.map((o) => [refText(o.ref), o.object['data'], o.source.file]).sort(), [
+    ['ConfigMap shop/db', { colour: 'blue' }, `${PATH}/all/charts/db/templates/settings.yaml`],
+    ['ConfigMap shop/web', { colour: 'red' }, `${PATH}/all/charts/web/templates/settings.yaml`],
+  ]);
+  const without = { ...files, [`${PATH}/values.yaml`]: 'web: {colour: red}\ndb: {enabled: false}\n' };
+  assert.deepEqual((await judged(render, without)).names, ['ConfigMap shop/web']);
+});
+
+test('one environment has several directories through a kustomization, each in its namespace', async () => {
+  const files = {
+    [`${PATH}/kustomization.yaml`]: 'resources: [web, ../../jobs]\n',
+    [`${PATH}/web/kustomization.yaml`]: 'resources: [service.yaml]\n',
+    [`${PATH}/web/service.yaml`]: SERVICE,
+    'jobs/kustomization.yaml': 'resources: [service.yaml]\nnamespace: jobs\n',
+    'jobs/service.yaml': SERVICE,
+  };
+  const target = { namespaces: ['shop', 'jobs'], namespace: 'shop' };
+  const { names, refused } = await judged({ with: 'kustomize' }, files, target);
+  assert.deepEqual([names, refused], [['Service jobs/web', 'Service shop/web'], []]);
+});
