@@ -112,7 +112,7 @@ spec:
     branch: main
     path: ${options.path}
   target:
-    namespaces: [${options.namespace.join(', ')}]
+    namespaces: [${options.namespace.join(', ')}]${unchosen(options.namespace)}
   trust: team
   policies:
     bundles:
@@ -125,6 +125,11 @@ spec:
     breakGlass:
       groups: []
 `;
+}
+
+// With one, it is the default.
+function unchosen(namespaces: readonly string[]): string {
+  return namespaces.length < 2 ? '' : `\n    # namespace: ${namespaces[0]} # where objects go that name none`;
 }
 
 const WORKFLOW = `name: countersign

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { loadConfiguration } from '../../src/config/index.ts';
 import { createKey, openLedger, readSigner, signNote } from '../../src/ledger/index.ts';
 import type { Verdict } from '../../src/model/index.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
@@ -259,6 +260,18 @@ test('init writes documents that check understands, and overwrites nothing', asy
   work.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop') });
   const result = await countersign(['check', '--base', '0'.repeat(40), '--no-fetch'], { cwd: work.work });
   assert.equal(result.code, 0, result.stdout + result.stderr);
+});
+
+test('init with several namespaces shows the key for objects that name none, and leaves the choice open', async () => {
+  const work = new Fleet(directory, 'several');
+  work.become(dana);
+  assert.equal((await countersign(['init', '--repo', work.work, '--namespace', 'shop', 'jobs'])).code, 0);
+  const text = readFileSync(join(work.work, 'countersign/environment.yaml'), 'utf8');
+  assert.match(text, /\n {4}namespaces: \[shop, jobs\]\n {4}# namespace: shop # where objects go that name none\n/);
+  const chosen = text.replace('# namespace: shop #', 'namespace: shop #');
+  writeFileSync(join(work.work, 'countersign/environment.yaml'), chosen);
+  const [environment] = loadConfiguration([join(work.work, 'countersign')]).environments;
+  assert.equal(environment?.spec.target.namespace, 'shop');
 });
 
 test('an older Node says so in one line instead of a syntax error', () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { assess, type Gate, renderedAt, servedThen } from '../../src/gate/index.ts';
 import { ignoredNamespace, placeObject, scopesOf } from '../../src/gate/place-objects.ts';
@@ -12,6 +13,7 @@ import {
   refText,
 } from '../../src/model/index.ts';
 import { render } from '../../src/render/index.ts';
+import { openSealed } from '../../src/sops/index.ts';
 import { environmentDocument, trustDocument } from '../kit/documents.ts';
 import { Fleet, sshPerson } from '../kit/fleet.ts';
 import { gateOf } from '../kit/judge.ts';
@@ -255,6 +257,18 @@ test('lines are still those of the file, and the digest is that of the object as
   assert.equal(placed.lineOf(['metadata', 'name']), 5);
   assert.equal(placeObject(written, undefined, scopesOf(objects)), written);
   assert.equal(ignoredNamespace(placed, scopesOf(objects)), undefined);
+});
+
+test('an encrypted Secret that is placed still opens: its MAC is over the file', async () => {
+  const fixture = (name: string) => readFileSync(new URL(`../sops/fixtures/${name}`, import.meta.url), 'utf8');
+  const text = fixture('only.yaml').replace('  namespace: shop\n', '');
+  const { objects } = render([{ path: 's.yaml', mode: '100644', content: Buffer.from(text) }]);
+  const [written] = objects;
+  assert.ok(written?.ref.namespace === '');
+  const placed = placeObject(written, 'jobs', scopesOf(objects));
+  const { object } = await openSealed(placed, { age: fixture('age.key'), openpgp: undefined });
+  assert.equal(object.metadata.namespace, 'jobs');
+  assert.equal(JSON.stringify(object).includes('ENC['), false);
 });
 
 test('a verdict records the namespace, and is rendered with it again when the environment has another', async () => {
