@@ -140,7 +140,8 @@ export function openLoops(
     };
     const hold = holds.get(environment.metadata.name);
     const held = hold === undefined ? ports : whileHeld(ports, hold);
-    const loop = new Reconciler(gate, held, (name) => loops.get(name)?.status);
+    const asking: Gate = { ...gate, servedScope: (kind) => cluster.scopeOf(kind) };
+    const loop = new Reconciler(asking, held, (name) => loops.get(name)?.status);
     cluster.listen(
       environment.metadata.name,
       () => loop.stir(),

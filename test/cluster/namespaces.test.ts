@@ -38,6 +38,11 @@ async function serveWidgets(): Promise<void> {
   await stage.waitFor(async () => (await stage.get(`/apis/${GROUP}/v1`)).status === 200, 'the Widgets');
 }
 
+async function removeWidgets(): Promise<void> {
+  await stage.admin.request('DELETE', `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.${GROUP}`);
+  await stage.waitFor(async () => (await stage.get(`/apis/${GROUP}/v1`)).status === 404, 'the end of the Widgets');
+}
+
 test('check, service, diff and admission have an object that names no namespace in the same place', async (t) => {
   const name = 'placed';
   const files = { [`${PATH}/ns.yaml`]: namespace(name), [`${PATH}/cm.yaml`]: settings('blue') };
@@ -63,9 +68,7 @@ test('check, service, diff and admission have an object that names no namespace 
   assert.equal(checked.code, 0, checked.stdout + checked.stderr);
 
   await serveWidgets();
-  t.after(() =>
-    stage.admin.request('DELETE', `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.${GROUP}`),
-  );
+  t.after(removeWidgets);
   fleet.commit(stage.dana, 'a custom kind', { [`${PATH}/w.yaml`]: WIDGET });
   const told = await ask('diff', ...kubeconfig);
   assert.match(told.stdout, /^create Widget placed\/w$/m, 'diff has a cluster to ask');
@@ -75,4 +78,30 @@ test('check, service, diff and admission have an object that names no namespace 
     alone.stdout,
     /Widget w has no namespace, and nothing here says whether `Widget\.namespaces\.example\.test` needs one/,
   );
+});
+
+test('the service waits until the cluster has a kind, asks in which namespaces it is, and applies it again as it was', async (t) => {
+  const name = 'asked';
+  const { fleet, service, configuration, first } = await stage.running(name);
+  const commit = await stage.change(fleet, 'a custom kind', { [`${PATH}/w.yaml`]: WIDGET });
+  await stage.waitFor(async () => {
+    const { stdout } = await countersign(['status', '--data', service.data]);
+    return stdout.includes(`\`Widget.${GROUP}\` is not served by the cluster`);
+  }, 'the message that it waits');
+  assert.deepEqual(
+    service.entries('change.judged', 'production').map((e) => e.entry.to),
+    [first],
+    'nothing is denied for good',
+  );
+  await serveWidgets();
+  t.after(removeWidgets);
+  await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
+  const at = `/apis/${GROUP}/v1/namespaces/${name}/widgets/w`;
+  assert.equal((await stage.get(at)).status, 200);
+  await service.stop();
+  const again = await stage.serve(configuration, name);
+  t.after(() => again.stop());
+  const controller = await stage.as('controller');
+  assert.equal((await controller.request('DELETE', at)).status, 200);
+  await stage.waitFor(async () => (await stage.get(at)).status === 200, 'the return of what was recorded');
 });
