@@ -382,7 +382,7 @@ test('an object that admission alters is not written without its replacement, an
   assert.equal(loop.cluster.writes.length, before);
   assert.deepEqual(
     loop.entries('apply.refused').map((r) => r.error),
-    ['cluster-altered: no'],
+    ['clusters/production/cm.yaml:1: cluster-altered: no'],
   );
   assert.deepEqual(loop.entries('drift.corrected'), []);
   assert.equal(loop.status.state, 'drifted');
