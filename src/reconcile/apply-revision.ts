@@ -63,6 +63,8 @@ export type ApplyOptions = {
   /** Whether to stop waiting, because something newer must be applied. */
   readonly superseded?: () => boolean;
   readonly progress?: (message: string) => void;
+  /** Runs what writes nothing while other work on the environment goes on. */
+  readonly aside?: <T>(task: () => Promise<T>) => Promise<T>;
 };
 
 // how long to wait for each stage of removals; objects with finalizers may take longer, and are remembered
@@ -162,10 +164,14 @@ class Run {
 
   async run(): Promise<Applied> {
     const { cluster, environment, trace } = this.#ports;
-    const later = await trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse()).catch((thrown) =>
-      this.#refuse(thrown),
-    );
+    const aside = this.#options.aside ?? ((task) => task());
+    const dryRun = () => trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse());
+    const later = await aside(dryRun).catch((thrown) => this.#refuse(thrown));
     if ('outcome' in later) return later;
+    if (this.#options.aside !== undefined && this.#ports.state() !== this.#state) {
+      const error = 'the environment was written to during the dry run: looking again';
+      return { outcome: 'superseded', applied: 0, pruned: 0, error };
+    }
     this.#step('dry-run');
     let intent = await this.#recordIntent();
     this.#step('intended');

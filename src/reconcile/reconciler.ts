@@ -15,11 +15,12 @@ import {
   refKey,
   type Verdict,
 } from '../model/index.ts';
-import { type Applied, applyRevision } from './apply-revision.ts';
+import { type Applied, type ApplyOptions, applyRevision } from './apply-revision.ts';
 import { BranchRecord } from './branch-record.ts';
 import { Drift } from './drift.ts';
 import { HoldBack, type MayGo } from './hold-back.ts';
 import { LastGood } from './last-good.ts';
+import { OneAtATime } from './one-at-a-time.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { changesTheSame } from './same-content.ts';
 import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
@@ -49,8 +50,8 @@ export class Reconciler {
   #failures = 0;
   #failing: { readonly code: string; readonly since: number } | undefined;
   #watched = '';
-  // One thing at a time: a check, drift, or a user's request.
-  #busy: Promise<unknown> = Promise.resolve();
+  // A check, drift, or a user's request.
+  readonly #turns = new OneAtATime();
   #interrupt = false;
   #pokedAt = 0;
 
@@ -176,7 +177,7 @@ export class Reconciler {
       return undefined;
     });
     this.#fetching = false;
-    return this.#alone(() => this.#pass(looked, trouble));
+    return this.#turns.alone(() => this.#pass(looked, trouble));
   }
 
   async #pass(looked: Awaited<ReturnType<ReconcilePorts['look']>> | undefined, trouble: unknown): Promise<void> {
@@ -220,9 +221,21 @@ export class Reconciler {
 
   /** Reverts changes reported by the watches, without asking the repository. */
   defend(): Promise<void> {
-    return this.#alone(async () => {
+    return this.#turns.alone(async () => {
       if (this.#suspension() === undefined) await this.#drift.putRight();
     });
+  }
+
+  // Judging and the dry run write nothing to the cluster, and may take minutes: a program that renders, a webhook that
+  // does not answer. Drift is reverted meanwhile.
+  async #aside<T>(task: () => Promise<T>): Promise<T> {
+    const before = this.#fetching;
+    this.#fetching = true;
+    try {
+      return await this.#turns.aside(task);
+    } finally {
+      this.#fetching = before;
+    }
   }
 
   // A Git server that does not answer must not stop drift correction.
@@ -235,16 +248,10 @@ export class Reconciler {
     }, GATHER_MS);
   }
 
-  #alone<T>(task: () => Promise<T>): Promise<T> {
-    const done = this.#busy.then(task);
-    this.#busy = done.catch(() => {});
-    return done;
-  }
-
   // A user waits: a run waiting for health is interrupted and taken over by the request.
   async #atOnce<T>(task: () => Promise<T>): Promise<T> {
     this.#interrupt = true;
-    return this.#alone(() => {
+    return this.#turns.alone(() => {
       this.#interrupt = false;
       return task();
     });
@@ -424,9 +431,14 @@ export class Reconciler {
   }
 
   async #advance(target: string, approvals: string): Promise<void> {
-    const answer = await this.#holdBack.mayGo(target, 'branch', () => this.#judge(this.#state(), target, approvals));
+    const state = this.#state();
+    const answer = await this.#holdBack.mayGo(target, 'branch', () =>
+      this.#aside(() => this.#judge(state, target, approvals)),
+    );
     if (answer.kind !== 'held') this.#ports.onStep?.('judged', this.name);
-    if (answer.kind === 'go') await this.#carryOut(answer.allowed);
+    // Meanwhile someone may have rolled back, or suspended.
+    if (this.#state().revision !== state.revision || this.#suspension() !== undefined) this.#wake.notify('look');
+    else if (answer.kind === 'go') await this.#carryOut(answer.allowed, (task) => this.#aside(task));
     else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
   }
 
@@ -441,9 +453,9 @@ export class Reconciler {
     return isSame ? undefined : answer;
   }
 
-  async #carryOut(allowed: AllowedRevision): Promise<void> {
+  async #carryOut(allowed: AllowedRevision, aside?: ApplyOptions['aside']): Promise<void> {
     const tip = allowed.revision;
-    const applied = await this.#apply(allowed, 'apply');
+    const applied = await this.#apply(allowed, 'apply', aside);
     if (applied.outcome === 'applied') {
       this.#lastGood.is(allowed);
       this.#drift.forget();
@@ -459,7 +471,7 @@ export class Reconciler {
     } else if (applied.outcome === 'superseded') {
       this.#ports.log.warn(
         { environment: this.name, revision: tip },
-        'a newer commit replaces this one before it became healthy',
+        applied.error ?? 'a newer commit replaces this one before it became healthy',
       );
       this.#wake.notify('look');
     } else {
@@ -469,7 +481,11 @@ export class Reconciler {
   }
 
   // While objects become healthy, the branch is still checked.
-  async #apply(revision: AllowedRevision, purpose: EntryOf<'apply.intent'>['purpose']): Promise<Applied> {
+  async #apply(
+    revision: AllowedRevision,
+    purpose: EntryOf<'apply.intent'>['purpose'],
+    aside?: ApplyOptions['aside'],
+  ): Promise<Applied> {
     if (purpose !== 'apply') return applyRevision(revision, purpose, this.#ports);
     this.#standing.report('applying', `applying ${revision.revision.slice(0, 12)}`);
     this.#standing.tell('applying', `applying ${revision.objects.length} objects`, revision.revision);
@@ -489,6 +505,7 @@ export class Reconciler {
     try {
       return await applyRevision(revision, purpose, this.#ports, {
         superseded: () => newer,
+        ...(aside === undefined ? {} : { aside }),
         progress: (message) => {
           this.#standing.report('applying', message);
           this.#ports.log.info({ environment: this.name, revision: revision.revision }, message);

@@ -62,17 +62,20 @@ export class FakeCluster implements ClusterPort {
   clings: (ref: ObjectRef) => boolean = () => false;
   readonly #faults: (Fault & { left: number })[] = [];
   readonly #unknownKinds = new Set<string>();
-  #held: Promise<void> = Promise.resolve();
+  #held: { readonly isHeld: (verb: Verb, ref: ObjectRef) => boolean; readonly until: Promise<void> } | undefined;
 
   fail(fault: Fault): void {
     this.#faults.push({ ...fault, left: fault.times ?? 1 });
   }
 
-  /** Makes every call wait until the returned function is called. */
-  hold(): () => void {
+  /** Makes these calls wait until the returned function is called. */
+  hold(isHeld: (verb: Verb, ref: ObjectRef) => boolean): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#held = promise;
-    return resolve;
+    this.#held = { isHeld, until: promise };
+    return () => {
+      this.#held = undefined;
+      resolve();
+    };
   }
 
   /** A change by someone else, as the watch reports it. */
@@ -202,7 +205,7 @@ export class FakeCluster implements ClusterPort {
   }
 
   async #do<T>(verb: Verb, ref: ObjectRef, write: () => Promise<T>, isExact = false): Promise<T> {
-    await this.#held;
+    if (this.#held?.isHeld(verb, ref) === true) await this.#held.until;
     const fault = this.#faults.find(
       (f) => f.verb === verb && f.left > 0 && (f.when?.(ref) ?? true) && (f.isExact !== true || isExact),
     );
