@@ -335,7 +335,11 @@ class Run {
     for (const stage of cluster.stages(items)) {
       await this.#inParallel(stage, async (item) => {
         if (item.replace) await this.#makeWay(item.ref);
-        const { live } = await cluster.apply(item.rendered, item.owned, this.#writing(item));
+        const { live } = await cluster
+          .apply(item.rendered, item.owned, this.#writing(item))
+          .catch((thrown: unknown) => {
+            throw placed(thrown, item.rendered.source);
+          });
         const { live: _, ...owned } = item.owned;
         // Without a digest, the next check for drift compares it.
         item.owned = { ...owned, ...(live === undefined || item.isDoubted ? {} : { live }) };

@@ -48,7 +48,8 @@ test('a webhook that swaps the image of a Deployment stops the change, and the c
   const { entry: refused } = await service.entry('apply.refused', 'production', (e) => e.revision === change);
   assert.equal(
     refused.error,
-    `Deployment ${ns}/web would not be as in Git: the API server answers with a different \`${IMAGE}\`, ` +
+    `clusters/production/web.yaml:1: Deployment ${ns}/web would not be as in Git: ` +
+      `the API server answers with a different \`${IMAGE}\`, ` +
       `perhaps changed by \`MutatingWebhookConfiguration helpful-${ns}\``,
   );
   await service.says('exclude the namespace from it, or list these fields in `spec.drift.ignore`');
@@ -86,7 +87,10 @@ test('a repair of drift does not install what a webhook makes of it', async (t) 
   assert.equal(drifted.status, 200, JSON.stringify(drifted.body['message']));
   controller.close();
   const { entry: refused } = await service.entry('apply.refused', 'production', () => true);
-  assert.match(refused.error, new RegExp(`^Deployment ${ns}/web would not be as in Git: .*\`${IMAGE}\``));
+  assert.match(
+    refused.error,
+    new RegExp(`^clusters/production/\\S+:\\d+: Deployment ${ns}/web would not be as in Git: .*\`${IMAGE}\``),
+  );
   const { entry: found } = await service.entry('drift.found', 'production', () => true);
   assert.deepEqual(found.details?.[0]?.fields, ['/metadata/labels/team'], 'what the webhook would do is no drift');
   await service.looksAgain();
@@ -132,7 +136,10 @@ test('a webhook that only changes what is really written is found, and the chang
     [`${PATH}/web.yaml`]: deployment(ns, 'web').replace('team: shop', 'team: market'),
   });
   const { entry: failed } = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
-  assert.match(failed.error ?? '', new RegExp(`^Deployment ${ns}/web would not be as in Git: .*\`${IMAGE}\``));
+  assert.match(
+    failed.error ?? '',
+    new RegExp(`^clusters/production/\\S+:\\d+: Deployment ${ns}/web would not be as in Git: .*\`${IMAGE}\``),
+  );
   await service.entry('apply.intent', 'production', (e) => e.purpose === 'restore' && e.revision === first);
   await stage.waitFor(async () => imageOf(await deployed(ns)) !== EVIL, 'the restored image');
 });
@@ -159,5 +166,8 @@ spec:
   t.after(() => mutator.stop());
   await stage.change(fleet, 'next', { [`${PATH}/job.yaml`]: job('registry.example.test/once:2') });
   const { entry: refused } = await service.entry('apply.refused', 'production', () => true);
-  assert.match(refused.error, new RegExp(`^Job ${ns}/once would not be as in Git: .*\`${IMAGE}\``));
+  assert.match(
+    refused.error,
+    new RegExp(`^clusters/production/\\S+:\\d+: Job ${ns}/once would not be as in Git: .*\`${IMAGE}\``),
+  );
 });
