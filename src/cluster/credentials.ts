@@ -20,6 +20,8 @@ export type ReadAside =
   | {
       readonly kind: 'read';
       readonly url: string;
+      /** The context that was used; undefined for a pod's own account. */
+      readonly context: string | undefined;
       readonly options: RequestOptions;
       /** Files that hold the credentials, and their state before they were read. */
       readonly files: readonly string[];
@@ -58,20 +60,31 @@ class FileCredentials implements Credentials {
   readonly url: string;
   readonly #address: ClusterAddress;
   #last: Read;
+  #reading: Promise<RequestOptions> | undefined;
 
   constructor(address: ClusterAddress, first: Read) {
     this.url = first.url;
-    this.#address = address;
+    // The context that is current may be another one by then.
+    this.#address = { ...address, context: address.context ?? first.context };
     this.#last = first;
   }
 
+  // Requests that come while it is read wait for the same thread.
   readonly read = async (): Promise<RequestOptions> => {
+    this.#reading ??= this.#readAgain().finally(() => {
+      this.#reading = undefined;
+    });
+    return this.#reading;
+  };
+
+  async #readAgain(): Promise<RequestOptions> {
     if (stateOf(this.#last.files) === this.#last.state) return this.#last.options;
     const again = await readAside(this.#address);
     if (again.kind !== 'read') throw new Error('the kubeconfig names a program now: restart the service');
+    if (again.url !== this.url) throw new Error('the kubeconfig names a different API server now: restart the service');
     this.#last = again;
     return again.options;
-  };
+  }
 }
 
 /** Describes files so that a change of any of them is noticed. Throws if one cannot be read. */

@@ -30,6 +30,8 @@ async function read(address: ClusterAddress): Promise<ReadAside> {
   return {
     kind: 'read',
     url: cluster?.server ?? '',
+    context:
+      address.kubeconfig === undefined || address.namedBy !== 'operator' ? address.context : config.getCurrentContext(),
     options: given({ ca, cert, key, pfx, passphrase, servername, rejectUnauthorized, auth, headers }),
     files,
     state,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -78,6 +78,7 @@ test('a kubeconfig that runs a program is renewed by running it', async () => {
     ...{ apiVersion: 'client.authentication.k8s.io/v1', command: program, interactiveMode: 'Never' },
   };
   assert.equal(await authorization(kubeconfig('program', { exec }), true), 'Bearer of-program');
+  assert.equal(readFileSync(count, 'utf8'), 'x\n', 'it ran once');
 });
 
 test('a kubeconfig that cannot be used is refused in the same words', async () => {
@@ -91,4 +92,37 @@ test('a kubeconfig that cannot be used is refused in the same words', async () =
   assert.equal(code, 'config-invalid');
   assert.match(message ?? '', /it has no context `other`/);
   assert.deepEqual(await problem(true), await problem(false));
+});
+
+test('however many requests come while a token is rotated, one thread reads it', async () => {
+  const tokenFile = join(directory, 'shared-token');
+  writeFileSync(tokenFile, 'first');
+  const address = kubeconfig('shared', { 'auth-provider': { name: 'tokenFile', config: { tokenFile } } });
+  const credentials = await openCredentials(address, { aside: true });
+  writeFileSync(tokenFile, 'the second one');
+  const all = await Promise.all(Array.from({ length: 50 }, () => credentials.read()));
+  assert.equal(new Set(all).size, 1, 'the same answer for all');
+  const [one = {}] = all;
+  assert.equal((one.headers as Record<string, string>)['Authorization'], 'Bearer the second one');
+});
+
+test('credentials of another context or cluster are not sent to the first one', async () => {
+  const tokenFile = join(directory, 'context-token');
+  writeFileSync(tokenFile, 'first');
+  const user = { 'auth-provider': { name: 'tokenFile', config: { tokenFile } } };
+  const address = kubeconfig('contexts', user);
+  const credentials = await openCredentials(address, { aside: true });
+  const file = address.kubeconfig ?? '';
+  const whole = JSON.parse(readFileSync(file, 'utf8'));
+  whole.contexts.push({ name: 'dev', context: { cluster: 'dev', user: 'dev' } });
+  whole.clusters.push({ name: 'dev', cluster: { server: 'https://dev.example' } });
+  whole.users.push({ name: 'dev', user: { token: 'DEV' } });
+  writeFileSync(file, JSON.stringify({ ...whole, 'current-context': 'dev' }));
+  writeFileSync(tokenFile, 'rotated');
+  const options = await credentials.read();
+  assert.equal((options.headers as Record<string, string>)['Authorization'], 'Bearer rotated');
+  whole.clusters[0].cluster.server = 'https://elsewhere.example';
+  writeFileSync(file, JSON.stringify(whole));
+  writeFileSync(tokenFile, 'rotated again');
+  await assert.rejects(credentials.read(), /names a different API server now/);
 });
