@@ -28,6 +28,7 @@ import {
   within,
 } from '../model/index.ts';
 import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
+import { type Contents, contentsOf } from './contents.ts';
 import { exactly } from './exactly.ts';
 import { differences, lastWriter, type ManagedFields, mergeFields, withValuesOf } from './fields.ts';
 import type { HealthRule } from './health.ts';
@@ -38,7 +39,6 @@ import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
 import { alteration, isPassing, mistakesIn, refusal, unfit } from './refusal.ts';
-import { objectsIn } from './scan.ts';
 import { StandingRefusals } from './standing-refusals.ts';
 import { troubleSeen } from './trouble-seen.ts';
 import { alterations } from './unaltered.ts';
@@ -460,16 +460,20 @@ export class Cluster {
   }
 
   /**
-   * Tests whether a namespace holds only objects of an environment, what controllers made of them, and what every
-   * namespace has. A kind that cannot be listed counts as something else.
+   * Returns what a namespace holds: objects of an environment among these keys (`refKey`), with what controllers made
+   * of them, and everything else. `known`: uids of objects that were ours before, and may be deleted by now.
    */
-  async isVacant(namespace: string, environment: string): Promise<boolean> {
-    const all = objectsIn(this.#server, [namespace]);
-    for (;;) {
-      const { done, value } = await all.next();
-      if (done) return value.length === 0;
-      if (value.some((object) => !isOwnOrGiven(object, environment))) return false;
-    }
+  contents(
+    namespace: string,
+    environment: string,
+    keys: ReadonlySet<string>,
+    known: ReadonlySet<string> = new Set(),
+  ): Promise<Contents> {
+    const isOurs = (object: KubernetesObject) =>
+      object.metadata.labels?.[LABEL] === environment &&
+      object.metadata.annotations?.[ANNOTATION.ledger] === this.#ledger &&
+      keys.has(refKey(refIn(object)));
+    return contentsOf(this.#server, namespace, isOurs, known);
   }
 
   /** Returns what can be seen of objects that are not healthy. Never throws; takes five seconds at most. */
@@ -746,13 +750,6 @@ function succeed(answer: Answer, verb: string, ref: ObjectRef): void {
   if (answer.status >= 300) throw refusal(answer, verb, refText(ref), ref.kind === 'Secret');
 }
 
-// Every namespace has these two; what controllers make goes with what it was made of.
-function isOwnOrGiven(object: KubernetesObject, environment: string): boolean {
-  const { kind, metadata } = object;
-  return (
-    metadata.labels?.[LABEL] === environment ||
-    controllerOf(object) !== undefined ||
-    (kind === 'ServiceAccount' && metadata.name === 'default') ||
-    (kind === 'ConfigMap' && metadata.name === 'kube-root-ca.crt')
-  );
+function refIn({ apiVersion, kind, metadata }: KubernetesObject): ObjectRef {
+  return { apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name };
 }

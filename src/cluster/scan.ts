@@ -30,7 +30,10 @@ const LEFT_OUT: ReadonlySet<string> = new Set([
 ]);
 
 /** Lists every namespaced kind that can be listed, each in the API server's preferred version. */
-export async function namespacedKinds(server: ApiServer): Promise<readonly Resource[]> {
+export async function namespacedKinds(
+  server: ApiServer,
+  leftOut: ReadonlySet<string> = LEFT_OUT,
+): Promise<readonly Resource[]> {
   const found = new Map<string, Resource>();
   for (const path of ['/api', '/apis']) {
     const { status, body } = await server.request('GET', path, undefined, undefined, ALL_AT_ONCE);
@@ -40,7 +43,7 @@ export async function namespacedKinds(server: ApiServer): Promise<readonly Resou
       for (const { version, resources = [] } of group.versions)
         for (const { resource, scope, verbs, responseKind } of resources) {
           const key = `${name}/${resource}`;
-          if (scope !== 'Namespaced' || !verbs.includes('list') || LEFT_OUT.has(responseKind.kind) || found.has(key))
+          if (scope !== 'Namespaced' || !verbs.includes('list') || leftOut.has(responseKind.kind) || found.has(key))
             continue;
           const apiVersion = name === '' ? version : `${name}/${version}`;
           found.set(key, { apiVersion, kind: responseKind.kind, plural: resource, namespaced: true });
@@ -50,21 +53,25 @@ export async function namespacedKinds(server: ApiServer): Promise<readonly Resou
   return [...found.values()];
 }
 
+/** How objects are listed: `isFresh`: not from a cache that may be seconds old. `leftOut`: kinds. */
+export type ListHow = { readonly isFresh?: boolean; readonly leftOut?: ReadonlySet<string> };
+
 /**
- * Yields all objects in namespaces, kind by kind, from the API server's own cache. Returns the kinds that may not be
- * listed or whose server is unavailable. Throws if the kinds cannot be listed.
+ * Yields all objects in namespaces, kind by kind, from the API server's own cache unless `isFresh`. Returns the kinds
+ * that may not be listed or whose server is unavailable. Throws if the kinds cannot be listed.
  */
 export async function* objectsIn(
   server: ApiServer,
   namespaces: readonly string[],
+  { isFresh = false, leftOut }: ListHow = {},
 ): AsyncGenerator<readonly KubernetesObject[], readonly string[]> {
   const unread: string[] = [];
   const wanted = new Set(namespaces);
   let isWhole = namespaces.length > FEW; // one list of the cluster instead of many
-  for (const resource of await namespacedKinds(server)) {
+  for (const resource of await namespacedKinds(server, leftOut)) {
     const { kind } = resource;
     for (const place of isWhole ? [''] : namespaces) {
-      const status = yield* listed(server, resource, place, wanted);
+      const status = yield* listed(server, resource, place, wanted, isFresh);
       if (status === 200 || status === 404) continue;
       if (place !== '' || status !== 403) {
         if (!unread.includes(kind)) unread.push(kind);
@@ -72,7 +79,7 @@ export async function* objectsIn(
       }
       isWhole = false; // the account may only read these namespaces
       for (const namespace of namespaces) {
-        const own = yield* listed(server, resource, namespace, wanted);
+        const own = yield* listed(server, resource, namespace, wanted, isFresh);
         if (own !== 200 && own !== 404 && !unread.includes(kind)) unread.push(kind);
       }
     }
@@ -88,11 +95,13 @@ async function* listed(
   { apiVersion, kind, plural }: Resource,
   namespace: string,
   wanted: ReadonlySet<string>,
+  isFresh: boolean,
 ): AsyncGenerator<readonly KubernetesObject[], number> {
   let next = '';
   do {
-    const page = next === '' ? 'resourceVersion=0' : `continue=${encodeURIComponent(next)}`;
-    const path = `${apiPath(apiVersion, namespace)}/${plural}?limit=${PAGE}&${page}`;
+    const first = isFresh ? '' : '&resourceVersion=0';
+    const page = next === '' ? first : `&continue=${encodeURIComponent(next)}`;
+    const path = `${apiPath(apiVersion, namespace)}/${plural}?limit=${PAGE}${page}`;
     const { status, body } = await server.request('GET', path);
     if (status !== 200) return status;
     const { items, metadata } = body as { items?: KubernetesObject[] | null; metadata?: { continue?: string } };

@@ -69,7 +69,7 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
     remove: (...args) => cluster.remove(...args),
     read: (ref) => cluster.read(ref),
     troubles: (refs) => cluster.troubles(refs),
-    isVacant: (...args) => cluster.isVacant(...args),
+    contents: (...args) => cluster.contents(...args),
     isGone: (ref) => cluster.isGone(ref),
     hasInstances: (ref) => cluster.hasInstances(ref),
     takeOver: (ref) => cluster.takeOver(ref),

@@ -105,6 +105,7 @@ class Run {
   readonly #scaled: ReadonlyMap<string, Scaled>;
   #irreversible: readonly Irreversible[] = [];
   #first = true;
+  #createdBefore: readonly ObjectRef[] = [];
 
   private constructor(
     revision: AllowedRevision,
@@ -219,6 +220,8 @@ class Run {
     const { cluster, environment } = this.#ports;
     await cluster.watch([...this.#changed.map((i) => i.ref), ...this.#prune], environment.spec.target.namespaces);
     await this.#ports.turns.breathe();
+    // Before our first write: someone else may have created it since the intent.
+    this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
     const deferred = await this.#deferred();
     await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
@@ -232,6 +235,11 @@ class Run {
     }
     await this.#inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
     return { deferred };
+  }
+
+  #isOurs(ref: ObjectRef): boolean {
+    const { cluster } = this.#ports;
+    return cluster.live(ref) !== undefined && cluster.otherOwner(ref, this.#revision.environment) === undefined;
   }
 
   #refuseOtherOwners(items: readonly Item[]): void {
@@ -378,8 +386,14 @@ class Run {
   // In reverse order of applying. Returns the objects the API server still has; it is asked until they are gone.
   async #removeAll(): Promise<readonly ObjectRef[]> {
     const leaving: ObjectRef[] = [];
+    // Before anything is deleted: what controllers made of our objects outlives them for a moment.
+    const own = new Map<string, ReadonlySet<string>>();
+    for (const ref of this.#prune) if (this.#isCreated(ref)) own.set(ref.name, (await this.#contents(ref.name)).own);
     for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
-      const refs = await this.#removable(stage.map((s) => s.ref));
+      const refs = await this.#removable(
+        stage.map((s) => s.ref),
+        own,
+      );
       await this.#inParallel(refs, (ref) => this.#ports.cluster.remove(ref, this.#revision.environment));
       const gone = await this.#goneWithin(refs, GONE_MS);
       leaving.push(...refs.filter((ref) => !gone.has(refKey(ref))));
@@ -388,19 +402,31 @@ class Run {
   }
 
   // A namespace that a failed change had created goes again, but not with what others put there meanwhile.
-  async #removable(refs: readonly ObjectRef[]): Promise<readonly ObjectRef[]> {
-    const { cluster, log } = this.#ports;
-    const { environment } = this.#revision;
+  async #removable(
+    refs: readonly ObjectRef[],
+    own: ReadonlyMap<string, ReadonlySet<string>>,
+  ): Promise<readonly ObjectRef[]> {
     const inUse = new Set<ObjectRef>();
-    for (const ref of refs)
-      if (isNamespace(ref) && !mayRemove(ref, this.#revision) && !(await cluster.isVacant(ref.name, environment))) {
-        inUse.add(ref);
-        log.warn(
-          { environment, namespace: ref.name },
-          'the namespace that the failed change created is kept: it is in use',
-        );
-      }
+    for (const ref of refs) {
+      if (!this.#isCreated(ref)) continue;
+      const { others } = await this.#contents(ref.name, own.get(ref.name));
+      if (others.length === 0) continue;
+      inUse.add(ref);
+      this.#ports.log.warn(
+        { environment: this.#revision.environment, namespace: ref.name, objects: named(others) },
+        'the namespace that the failed change created is kept: it holds objects of others',
+      );
+    }
     return refs.filter((ref) => !inUse.has(ref));
+  }
+
+  #isCreated(ref: ObjectRef): boolean {
+    return isNamespace(ref) && !mayRemove(ref, this.#revision);
+  }
+
+  #contents(namespace: string, known?: ReadonlySet<string>): ReturnType<ReconcilePorts['cluster']['contents']> {
+    const { cluster } = this.#ports;
+    return cluster.contents(namespace, this.#revision.environment, new Set(this.#state.owned.keys()), known);
   }
 
   async #goneWithin(refs: readonly ObjectRef[], ms: number): Promise<ReadonlySet<string>> {
@@ -451,7 +477,7 @@ class Run {
   #created(): readonly ObjectRef[] {
     const isNew = (item: Item) => this.#purpose === 'apply' && isNamespace(item.ref) && item.existed === false;
     const now = this.#changed.filter(isNew).map((i) => i.ref);
-    const before = this.#state.open?.plan.created ?? [];
+    const before = this.#createdBefore;
     return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
   }
 
@@ -515,7 +541,8 @@ class Run {
       ...(seen.length === 0 ? {} : { seen }),
     });
     const why = seen.map(sayTrouble).find((one) => one !== undefined);
-    const error = `${messageOf(thrown)}${why === undefined ? '' : `; ${why}`}`;
+    // A message that was cut may end in half a character, which the ledger does not take.
+    const error = `${messageOf(thrown)}${why === undefined ? '' : `; ${why}`}`.toWellFormed();
     await this.#ports.ledger.record(
       {
         type: 'apply.result',

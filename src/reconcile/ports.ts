@@ -54,8 +54,13 @@ export interface ClusterPort {
   dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
-  /** Tests whether a namespace holds nothing of anyone else than an environment. */
-  isVacant(namespace: string, environment: string): Promise<boolean>;
+  /** Returns what a namespace holds: uids of an environment's objects among these keys, and everything else. */
+  contents(
+    namespace: string,
+    environment: string,
+    keys: ReadonlySet<string>,
+    known?: ReadonlySet<string>,
+  ): Promise<{ readonly own: ReadonlySet<string>; readonly others: readonly ObjectRef[] }>;
   /** Returns what can be seen of objects that are not healthy. Never throws. */
   troubles(refs: readonly ObjectRef[]): Promise<readonly TroubleSeen[]>;
   /** Returns an object as the API server has it now; undefined if there is none. */

@@ -51,11 +51,20 @@ test('a namespace that others use by then is kept', async () => {
   const { service } = await starting(name, files, { health: HEALTH });
   const controller = await stage.as('controller');
   await stage.waitFor(async () => there(`/api/v1/namespaces/${name}`), 'the namespace');
+  // It looks like one of ours, and like what a controller made, and is neither.
+  const role = await stage.get('/apis/rbac.authorization.k8s.io/v1/clusterroles/cluster-admin');
+  const owner = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRole', name: 'cluster-admin' };
+  const { uid } = role.body['metadata'] as { uid: string };
   const made = await controller.request('POST', `/api/v1/namespaces/${name}/configmaps`, {
-    ...{ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'of-others' } },
+    ...{ apiVersion: 'v1', kind: 'ConfigMap' },
+    metadata: {
+      name: 'of-others',
+      labels: { 'countersign.dev/environment': 'production' },
+      ownerReferences: [{ ...owner, uid, controller: true }],
+    },
   });
   assert.equal(made.status, 201);
-  await service.says('is kept: it is in use');
+  await service.says('is kept: it holds objects of others');
   await stage.waitFor(async () => !(await there(`/apis/apps/v1/namespaces/${name}/deployments/web`)), 'the removal');
   assert.ok(await there(`/api/v1/namespaces/${name}/configmaps/of-others`));
 });

@@ -167,8 +167,9 @@ export class FakeCluster implements ClusterPort {
     });
   }
 
-  async isVacant(namespace: string): Promise<boolean> {
-    return !this.inUse.has(namespace);
+  async contents(namespace: string): Promise<{ own: ReadonlySet<string>; others: readonly ObjectRef[] }> {
+    const other = { apiVersion: 'v1', kind: 'ConfigMap', namespace, name: 'of-others' };
+    return { own: new Set(), others: this.inUse.has(namespace) ? [other] : [] };
   }
 
   async troubles(refs: readonly ObjectRef[]): Promise<readonly TroubleSeen[]> {
