@@ -11,7 +11,7 @@ import {
 } from '../model/index.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { promotable } from './promotion.ts';
-import { changesTheSame, rendersTheSame } from './same-content.ts';
+import { attempted, type Content, contentOf, rendersTheSame } from './same-content.ts';
 import type { Peers, Standing } from './standing.ts';
 import { closedBy } from './windows.ts';
 
@@ -169,9 +169,8 @@ export class HoldBack {
   // Returns why this commit is not applied again: it failed here, or someone rolled back from it. Asked before it is
   // judged, which is not needed for that.
   #holds(target: string): string | undefined {
-    const failed = this.#lastFailure();
-    if (failed !== undefined && failed.intent.revision === target && !this.#isTrustedOtherwise(failed.verdict))
-      return this.#heldFor(failed, `${target.slice(0, 12)} could not be applied`);
+    const failed = this.#failures().find((f) => f.intent.revision === target && !this.#isTrustedOtherwise(f.verdict));
+    if (failed !== undefined) return this.#heldFor(failed, `${target.slice(0, 12)} could not be applied`);
     const rolledBack = this.#rolledBack();
     return rolledBack?.entry.tip === target ? this.#heldBack(rolledBack) : undefined;
   }
@@ -180,10 +179,11 @@ export class HoldBack {
   // trust, not which commit the branch is at.
   #holdsContent(allowed: AllowedRevision): string | undefined {
     const { ledger } = this.#ports;
-    const state = this.#ports.state();
     const target = allowed.revision.slice(0, 12);
-    const failed = this.#lastFailure();
-    if (failed !== undefined && changesTheSame(allowed, failed.plan, state) && this.#isJudgedAlike(allowed, failed)) {
+    const failed = this.#failures().find(
+      (f) => this.#isJudgedAlike(allowed, f) && rendersTheSame(allowed, f.content()),
+    );
+    if (failed !== undefined) {
       const { revision } = failed.intent;
       return this.#heldFor(
         failed,
@@ -192,7 +192,7 @@ export class HoldBack {
     }
     const rolledBack = this.#rolledBack();
     const before = rolledBack && inventoryBefore(ledger, this.#name, rolledBack.index);
-    return rolledBack !== undefined && before !== undefined && rendersTheSame(allowed, before)
+    return rolledBack !== undefined && before !== undefined && rendersTheSame(allowed, contentOf(before))
       ? this.#heldBack(rolledBack)
       : undefined;
   }
@@ -213,24 +213,39 @@ export class HoldBack {
     );
   }
 
-  // Newest first: a failure that nothing replaced, and that no one asked to try again.
-  #lastFailure(): Failure | undefined {
+  // The failures since a change was last applied, newest first, up to one after which someone asked to try again.
+  #failures(): readonly Failure[] {
     const { ledger } = this.#ports;
+    const failures: Failure[] = [];
     for (
       let result = ledger.latest(['apply.result'], this.#name);
-      result !== undefined;
+      result !== undefined && failures.length < REMEMBERED;
       result = ledger.latest(['apply.result'], this.#name, result.index)
     ) {
       const intent = ledger.entry(result.entry.intent)?.entry;
       if (intent?.type !== 'apply.intent' || intent.purpose !== 'apply') continue;
-      if (result.entry.outcome !== 'failed' || this.#isLifted(result.index)) return undefined;
-      return { result, intent, plan: ledger.evidence(intent.evidence) as Plan, verdict: this.#verdict(intent.verdict) };
+      if (result.entry.outcome !== 'failed' || this.#isLifted(result.index)) break;
+      const { index } = result;
+      failures.push({
+        result,
+        intent,
+        content: () =>
+          attempted(inventoryBefore(ledger, this.#name, index) ?? NOTHING, ledger.evidence(intent.evidence) as Plan),
+        verdict: this.#verdict(intent.verdict),
+      });
     }
-    return undefined;
+    return failures;
   }
 
+  // A resume that ended a suspension asked for nothing else.
   #isLifted(index: number): boolean {
-    return (this.#ports.ledger.latest(['environment.resumed'], this.#name)?.index ?? -1) > index;
+    const { ledger } = this.#ports;
+    const next = (before?: number) =>
+      ledger.latest(['environment.suspended', 'environment.resumed'], this.#name, before);
+    for (let at = next(); at !== undefined && at.index > index; at = next(at.index))
+      if (at.entry.type === 'environment.resumed' && next(at.index)?.entry.type !== 'environment.suspended')
+        return true;
+    return false;
   }
 
   #verdict(index: number): Verdict | undefined {
@@ -267,10 +282,14 @@ export class HoldBack {
   }
 }
 
+const REMEMBERED = 20;
+const NOTHING = { objects: [] };
+
 type Failure = {
   readonly result: Recorded<EntryOf<'apply.result'>>;
   readonly intent: EntryOf<'apply.intent'>;
-  readonly plan: Plan;
+  /** The content that it would have brought about. */
+  readonly content: () => Content;
   readonly verdict: Verdict | undefined;
 };
 

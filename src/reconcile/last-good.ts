@@ -39,30 +39,45 @@ export class LastGood {
     const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
     const restored = await applyRevision(good, 'restore', this.#ports);
     this.#current = good;
-    this.#standing.report(
-      'held',
-      restored.outcome === 'applied'
-        ? `restored ${state.revision.slice(0, 12)}`
-        : `cannot restore ${state.revision.slice(0, 12)}: ${restored.error ?? ''}`,
-    );
-    this.#standing.tell(restored.outcome === 'applied' ? 'restored' : 'trouble', this.#standing.message);
-    this.#ports.log.warn(
-      { environment: this.#gate.environment.metadata.name, revision: state.revision, outcome: restored.outcome },
-      'restored the last good revision',
-    );
+    const at = state.revision.slice(0, 12);
+    const done = restored.outcome === 'applied' ? `restored ${at}` : `cannot restore ${at}: ${restored.error ?? ''}`;
+    this.#report(done, restored.outcome === 'applied');
   }
 
   // There is no good revision to go back to.
   async #undoFirst(state: EnvironmentState): Promise<void> {
     if (this.#gate.environment.spec.apply.onFirstFailure === 'keep') {
-      this.#standing.report('held', 'the first revision could not be applied; what it wrote was kept');
+      this.#standing.report('held', this.#afterFailure('what it wrote was kept'));
       return;
     }
-    await applyRevision(
-      allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1),
-      'restore',
-      this.#ports,
-    );
-    this.#standing.report('held', 'the first revision could not be applied; what it wrote was removed');
+    const nothing = allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1);
+    const removed = await applyRevision(nothing, 'restore', this.#ports);
+    const done =
+      removed.outcome === 'applied'
+        ? 'what it wrote was removed (`spec.apply.onFirstFailure: keep` leaves it to look at)'
+        : `cannot remove what it wrote: ${removed.error ?? ''}`;
+    this.#report(done, removed.outcome === 'applied');
+  }
+
+  #report(done: string, isDone: boolean): void {
+    const { log, state } = this.#ports;
+    this.#standing.report('held', this.#afterFailure(done));
+    this.#standing.tell(isDone ? 'restored' : 'trouble', this.#standing.message);
+    const fields = { environment: this.#gate.environment.metadata.name, revision: state().revision };
+    if (isDone) log.warn(fields, done);
+    else log.error(fields, done);
+  }
+
+  // The failure is why anything was undone, so it comes first.
+  #afterFailure(done: string): string {
+    const { ledger } = this.#ports;
+    const name = this.#gate.environment.metadata.name;
+    let failed = ledger.latest(['apply.result'], name);
+    while (failed !== undefined && failed.entry.outcome !== 'failed')
+      failed = ledger.latest(['apply.result'], name, failed.index);
+    const intent = failed && ledger.entry(failed.entry.intent)?.entry;
+    if (failed === undefined || intent?.type !== 'apply.intent') return done;
+    const what = `${intent.revision.slice(0, 12)} could not be applied (entry ${failed.index})`;
+    return `${what}; ${done}: ${failed.entry.error ?? ''}`;
   }
 }

@@ -22,7 +22,7 @@ import { HoldBack, type MayGo } from './hold-back.ts';
 import { LastGood } from './last-good.ts';
 import { OneAtATime } from './one-at-a-time.ts';
 import type { ReconcilePorts } from './ports.ts';
-import { changesTheSame } from './same-content.ts';
+import { attempted, rendersTheSame } from './same-content.ts';
 import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
 import { type Reason, Wake } from './wake.ts';
 
@@ -424,7 +424,12 @@ export class Reconciler {
       open.intent.entry.revision === tip
     )
       return false;
-    const answer = await this.#mayGo(tip, approvals, open.intent.entry.revision);
+    // A tip that cannot be judged now must not keep what was begun from being finished.
+    const answer = await this.#mayGo(tip, approvals, open.intent.entry.revision).catch((thrown: unknown) => {
+      if (!isTemporary(thrown)) throw thrown;
+      this.#ports.log.warn({ environment: this.name, revision: tip }, messageOf(thrown));
+      return undefined;
+    });
     if (answer?.kind !== 'go') return false;
     await this.#carryOut(answer.allowed);
     return true;
@@ -442,15 +447,11 @@ export class Reconciler {
     else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
   }
 
-  // Returns the newest commit that could replace `begun`; undefined if there is none, or if it would write the same.
+  // Returns the newest commit that could replace `begun`; undefined if there is none.
   async #mayGo(tip: string, approvals: string, begun: string): Promise<MayGo | undefined> {
     const target = await this.#holdBack.target(tip);
     if (target === undefined || target === begun) return undefined;
-    const state = this.#state();
-    const answer = await this.#holdBack.mayGo(target, 'branch', () => this.#judge(state, target, approvals));
-    const isSame =
-      answer.kind === 'go' && state.open !== undefined && changesTheSame(answer.allowed, state.open.plan, state);
-    return isSame ? undefined : answer;
+    return this.#holdBack.mayGo(target, 'branch', () => this.#judge(this.#state(), target, approvals));
   }
 
   async #carryOut(allowed: AllowedRevision, aside?: ApplyOptions['aside']): Promise<void> {
@@ -519,7 +520,13 @@ export class Reconciler {
 
   async #hasNewer(revision: string): Promise<boolean> {
     const { tip, approvals } = await this.#look();
-    return (await this.#mayGo(tip, approvals, revision))?.kind === 'go';
+    const answer = await this.#mayGo(tip, approvals, revision);
+    const state = this.#state();
+    // The same objects would only begin to wait for health again.
+    return (
+      answer?.kind === 'go' &&
+      (state.open === undefined || !rendersTheSame(answer.allowed, attempted(state.inventory, state.open.plan)))
+    );
   }
 
   // The environment's directory or rendering changed since the last verdict.

@@ -169,3 +169,42 @@ test('a namespace goes with the change that created it and failed, unless others
   await before.at(bad);
   assert.deepEqual(before.cluster.names(), ['cm', 'shop']);
 });
+
+test('a resume that ends a suspension tries nothing again, and a second one does', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  fails(loop);
+  await loop.at(bad);
+  await loop.record({ type: 'environment.suspended', environment: 'production', user: 'dana', reason: 'maintenance' });
+  await loop.at(unrelated);
+  await resume(loop);
+  await loop.at(unrelated);
+  assert.equal(loop.status.state, 'held');
+  await resume(loop);
+  await loop.at(unrelated);
+  assert.equal(purposes(loop).at(-1), 'apply unrelated');
+});
+
+test('each failure since the last success is held, also after a rollback to something older', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  await loop.at(mended);
+  fails(loop, 1);
+  const again = history.commit('worse', { 'bad.yaml': configMap('shop', 'bad', { a: '2' }) });
+  const readme = history.fleet.commit(dana, 'readme', { 'docs/other.md': 'x' });
+  const other = history.commit('other', { 'bad.yaml': configMap('shop', 'bad', { a: '3' }) });
+  const back = history.commit('back', { 'bad.yaml': configMap('shop', 'bad', { a: '2' }) });
+  history.push();
+  await loop.at(again);
+  assert.equal(loop.status.state, 'held');
+  await loop.reconciler.rollBack(blue, { user: 'dana', reason: 'INC-1' });
+  const before = loop.entries('apply.intent').length;
+  await loop.at(readme);
+  assert.equal(loop.entries('apply.intent').length, before, 'the README does not bring it back');
+  assert.equal(loop.status.state, 'held');
+  fails(loop, 1);
+  await loop.at(other);
+  const after = loop.entries('apply.intent').length;
+  await loop.at(back);
+  assert.equal(loop.entries('apply.intent').length, after, 'what failed before the newest failure');
+});
