@@ -184,7 +184,7 @@ function condition({ conditions }: Status, type: string): Condition | undefined 
 }
 
 function said(c: Condition | undefined, otherwise: string): string {
-  return (c?.message || c?.reason || otherwise).slice(0, 300);
+  return (c?.message || c?.reason || otherwise).slice(0, 300).toWellFormed();
 }
 
 function count(value: unknown, otherwise: number): number {

@@ -8,7 +8,9 @@ type Cause = { readonly reason?: string; readonly message?: string; readonly fie
  * the status is reported.
  */
 export function refusal(answer: Answer, verb: string, what: string, secret: boolean): CountersignError {
-  const said = String(answer.body['message'] ?? '').slice(0, 1000);
+  const said = String(answer.body['message'] ?? '')
+    .slice(0, 1000)
+    .toWellFormed();
   const withheld = `the API server answered ${answer.status} (message withheld, it may contain values)`;
   const message = `cannot ${verb} ${what}: ${secret ? withheld : said || answer.status}`;
   if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
@@ -88,7 +90,8 @@ export function mistakesIn({ status, body }: Answer): readonly string[] | undefi
         .replace(/, got &value\.valueUnstructured\{.*$/s, ', got another type')
         .replace(/, got &\{.*$/s, ', got another type')
         .replace(/parsing time ".*$/s, 'it has a time that is not RFC 3339')
-        .slice(0, 300),
+        .slice(0, 300)
+        .toWellFormed(),
     );
 }
 
@@ -97,7 +100,8 @@ function listed(texts: readonly string[]): string {
   return `${shown}${texts.length > SHOWN ? `; and ${texts.length - SHOWN} more` : ''}`;
 }
 
-const SHOWN = 5;
+/** Number of mistakes or fields that a refusal names. */
+export const SHOWN = 5;
 
 /**
  * Returns the error for an object that the API server would store differently from Git. `mutators` are the webhooks and

@@ -92,8 +92,7 @@ async function warnings(ref: ObjectRef, about: ReadonlySet<string>, ask: Ask): P
       return {
         about: `${text(kind)} ${text(name)}`,
         reason,
-        // A probe's message ends with what the container answered.
-        message: reason === 'Unhealthy' ? (text(event['message']).split(':')[0] ?? '') : text(event['message']),
+        message: TELLING.has(reason) ? text(event['message']) : '',
         count: typeof event['count'] === 'number' ? event['count'] : 1,
         last: text(event['lastTimestamp'] ?? event['eventTime']),
       };
@@ -101,6 +100,21 @@ async function warnings(ref: ObjectRef, about: ReadonlySet<string>, ask: Ask): P
     .sort((a, b) => (a.last < b.last ? 1 : a.last > b.last ? -1 : 0))
     .slice(0, EVENTS);
 }
+
+// Events of the control plane whose message has no output of a container, as those of probes and hooks have.
+const TELLING: ReadonlySet<string> = new Set([
+  'FailedScheduling',
+  'FailedCreate',
+  'FailedMount',
+  'FailedAttachVolume',
+  'FailedBinding',
+  'ProvisioningFailed',
+  'FailedCreatePodSandBox',
+  'Failed',
+  'BackOff',
+  'InspectFailed',
+  'ErrImageNeverPull',
+]);
 
 function fields(value: unknown): Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
@@ -111,5 +125,5 @@ function list(value: unknown): readonly Fields[] {
 }
 
 function text(value: unknown): string {
-  return typeof value === 'string' ? value.slice(0, TEXT) : '';
+  return typeof value === 'string' ? value.slice(0, TEXT).toWellFormed() : '';
 }

@@ -1,31 +1,36 @@
 import { type RenderedObject, similar, type ValuePath } from '../model/index.ts';
 import { type Answer, apiPath } from './api-server.ts';
 import { isRecord } from './read-answer.ts';
+import { SHOWN } from './refusal.ts';
 
 type Ask = (path: string) => Promise<Answer>;
 
 /**
  * Says where each mistake of a manifest is, as `file:line`, and which field was meant if that is one edit away.
  * `mistakes` are those of the API server: a field, and what is wrong with it. A field that is not found in the manifest
- * has the line of the object. The schema is asked for only if a field is unknown, and is not needed for the rest.
+ * has the line of the object. Only those that a refusal shows are looked for. The schema is read once, and only if a
+ * field is unknown.
  */
 export async function located(
   mistakes: readonly string[],
   rendered: RenderedObject,
   ask: Ask,
 ): Promise<readonly string[]> {
-  return Promise.all(
-    mistakes.map(async (mistake) => {
+  let schema: ReturnType<Ask> | undefined;
+  const once: Ask = (path) => (schema ??= ask(path));
+  const shown = await Promise.all(
+    mistakes.slice(0, SHOWN).map(async (mistake) => {
       const { field, problem } = /^(?<field>\.\S.*?): (?<problem>.*)$/s.exec(mistake)?.groups ?? {};
       const { file } = rendered.source;
       if (field === undefined || problem === undefined) return `${file}:${rendered.source.line}: ${mistake}`;
       const path = pathOf(field, rendered.object);
       const place = `${file}:${rendered.lineOf(path)}: ${field}: ${problem}`;
       if (!problem.startsWith('field not declared')) return place;
-      const meant = similar(String(path.at(-1)), await fieldsAt(path.slice(0, -1), rendered, ask).catch(() => []));
+      const meant = similar(String(path.at(-1)), await fieldsAt(path.slice(0, -1), rendered, once).catch(() => []));
       return meant === undefined ? place : `${place}; did you mean \`${meant}\`?`;
     }),
   );
+  return [...shown, ...mistakes.slice(SHOWN)];
 }
 
 // `.spec.containers[name="app"].image`: keys, positions, and elements of lists by what identifies them.

@@ -265,7 +265,7 @@ export class AdmissionRecords {
       user: this.#recorder.subject(user),
       operation,
       object: ref,
-      reason: reason.slice(0, 2000),
+      reason: reason.slice(0, 2000).toWellFormed(),
       groups: [...groups].slice(0, 50),
       ...(subresource === '' ? {} : { subresource }),
       ...more,

@@ -263,8 +263,8 @@ export class BreakGlass {
     const asked = parseDuration(now[ANNOTATION.breakGlassFor] ?? '') ?? Number.POSITIVE_INFINITY;
     return {
       user,
-      reason: reason.slice(0, MAX_TEXT),
-      ticket: (now[ANNOTATION.breakGlassTicket] ?? '').trim().slice(0, MAX_TEXT),
+      reason: reason.slice(0, MAX_TEXT).toWellFormed(),
+      ticket: (now[ANNOTATION.breakGlassTicket] ?? '').trim().slice(0, MAX_TEXT).toWellFormed(),
       namespaces: [namespaceOf(request)],
       approvals: this.#approvals,
       approver: undefined,
@@ -278,7 +278,7 @@ export class BreakGlass {
     if (operation === 'UPDATE') return false;
     const key = refKey(ref);
     return usesOf(this.#ledger, this.#environment.metadata.name).some(
-      ({ entry }) => entry.reason === reason.slice(0, MAX_TEXT) && refKey(entry.object) === key,
+      ({ entry }) => entry.reason === reason.slice(0, MAX_TEXT).toWellFormed() && refKey(entry.object) === key,
     );
   }
 
@@ -483,7 +483,7 @@ function isFor({ reason, namespaces }: Pick<Approval, 'reason' | 'namespaces'>, 
 }
 
 function plain(text: string | undefined): string | undefined {
-  return text?.trim().slice(0, MAX_TEXT);
+  return text?.trim().slice(0, MAX_TEXT).toWellFormed();
 }
 
 // The reason that a request approves: newly written beside the one that is there.

@@ -93,5 +93,5 @@ function isMap(value: unknown): value is Readonly<Record<string, unknown>> {
 function shown(side: 'expected' | 'actual', path: string, value: unknown): Partial<Difference> {
   if (typeof value === 'string' && SHOWN.test(path)) return { [side]: value.slice(0, 200) };
   const image = side === 'actual' && isMap(value) ? value['image'] : undefined;
-  return typeof image === 'string' ? { [side]: `image ${image.slice(0, 200)}` } : {};
+  return typeof image === 'string' ? { [side]: `image ${image.slice(0, 200).toWellFormed()}` } : {};
 }

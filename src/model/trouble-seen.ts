@@ -41,5 +41,5 @@ export function sayTrouble({ containers, events }: TroubleSeen): string | undefi
     return `container \`${name}\` of ${pod}: ${reason}${message === '' ? '' : `: ${message}`}${often}`;
   }
   const [event] = events;
-  return event && `${event.about}: ${event.reason}: ${event.message}`;
+  return event && `${event.about}: ${event.reason}${event.message === '' ? '' : `: ${event.message}`}`;
 }

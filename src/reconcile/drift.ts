@@ -167,7 +167,7 @@ export class Drift {
       const objects = remains.map((r) => r.owned.ref);
       const details = remains.slice(0, DETAILED).map(({ owned, found }) => ({
         object: owned.ref,
-        fields: found.kind === 'different' ? found.fields.map((f) => f.slice(0, 200)) : [],
+        fields: found.kind === 'different' ? found.fields.map((f) => f.slice(0, 200).toWellFormed()) : [],
       }));
       await ledger.record({ type: 'drift.remains', ...about, objects: objects.slice(0, 100), details }, []);
       this.#reported = named(objects);
@@ -216,7 +216,7 @@ export class Drift {
       const admission = over.get(refKey(owned.ref));
       return {
         object: owned.ref,
-        fields: fields.map((f) => f.slice(0, 200)),
+        fields: fields.map((f) => f.slice(0, 200).toWellFormed()),
         manager: writer?.manager ?? '',
         at: writer?.time ?? '',
         ...(admission === undefined ? {} : { admission }),

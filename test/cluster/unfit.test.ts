@@ -59,7 +59,7 @@ const answers = async (path: string) => ({
   retryAfter: undefined,
 });
 
-test('each mistake has the line of its field, and the name that was meant', async () => {
+test('each mistake that is shown has the line of its field, and the name that was meant', async () => {
   const mistakes = [
     '.spec.replcias: field not declared in schema',
     '.spec.template.spec.containers[name="second"].imgae: field not declared in schema',
@@ -74,6 +74,9 @@ test('each mistake has the line of its field, and the name that was meant', asyn
     `web.yaml:18: ${mistakes[2]}; did you mean \`name\`?`,
     `web.yaml:12: ${mistakes[3]}`,
     'web.yaml:6: .spec.unheard: field not declared in schema',
+    'it has a time that is not RFC 3339',
+  ]);
+  assert.deepEqual(await located(mistakes.slice(5), rendered, answers), [
     'web.yaml:1: it has a time that is not RFC 3339',
   ]);
 });
@@ -96,4 +99,15 @@ test('a field that the manifest does not have, or that cannot be followed, has t
     const [said] = await located([`${field}: wrong`], rendered, answers);
     assert.match(said ?? '', new RegExp(`^web\\.yaml:${line}: `), field);
   }
+});
+
+test('however many mistakes there are, the schema is read once', async () => {
+  let asked = 0;
+  const mistakes = Array.from({ length: 3000 }, (_, i) => `.spec.unheard${i}: field not declared in schema`);
+  const said = await located(mistakes, rendered, (path) => {
+    asked++;
+    return answers(path);
+  });
+  assert.equal(said.length, 3000);
+  assert.equal(asked, 1);
 });
