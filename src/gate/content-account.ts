@@ -47,6 +47,8 @@ export class ContentAccount {
   readonly #prove: (object: KubernetesObject) => Promise<Proof | undefined>;
   readonly #basis: () => string;
   readonly #clock: () => Date;
+  // Where anyone may write, an entry for each object would fill the ledger: `cluster.scanned` lists them.
+  readonly #isEnforced: boolean;
   readonly #seen = new Map<string, Unproven>();
   // Uids of objects that could not be proven or disproven this time.
   readonly #open = new Set<string>();
@@ -61,15 +63,20 @@ export class ContentAccount {
   // Uids of ReplicaSets that are on the ledger and were scaled to zero.
   readonly #idle = new Set<string>();
 
-  /** `prove` is `proveChild` with what is approved now; `basis` names what that is. */
+  /**
+   * `prove` is `proveChild` with what is approved now; `basis` names what that is. Unless writes are refused
+   * (`isEnforced`), objects that make no pods get no entries.
+   */
   constructor(
     environment: string,
     ledger: LedgerView & Recorder,
     prove: (object: KubernetesObject) => Promise<Proof | undefined>,
     basis: () => string,
     clock: () => Date,
+    isEnforced = true,
   ) {
     this.#clock = clock;
+    this.#isEnforced = isEnforced;
     this.#environment = environment;
     this.#ledger = ledger;
     this.#prove = prove;
@@ -101,6 +108,7 @@ export class ContentAccount {
       this.#open.delete(uid);
       if (proof?.kind === 'unknown') this.#open.add(uid);
       if (proof?.kind !== 'unproven' || this.#isExcused(object)) continue;
+      if (!this.#isEnforced && !isPodOrMaker(object) && !isEndpoints(object)) continue;
       if (!isPodOrMaker(object) && letThrough(this.#ledger, this.#environment, object)) {
         this.#proven.set(uid, version);
         continue;

@@ -23,8 +23,19 @@ export function letThrough(
   environment: string,
   object: KubernetesObject,
 ): boolean {
-  const written = lastWritten(object);
-  if (!Number.isFinite(written)) return false;
+  const moments = [lastWritten(object), Date.parse(String(object.metadata['creationTimestamp']))];
+  const variants = [object, unclaimed(object)];
+  return [...new Set(moments)]
+    .filter(Number.isFinite)
+    .some((at) => variants.some((variant) => isAdmittedAt(at, ledger, environment, variant)));
+}
+
+function isAdmittedAt(
+  written: number,
+  ledger: Pick<LedgerView, 'latest' | 'firstAt' | 'evidence'>,
+  environment: string,
+  object: KubernetesObject,
+): boolean {
   const key = refKey(scanned(object).ref);
   const digests = new Map<string, string>();
   const isThis = ({ object: of, subresource, as, operation, digest }: AdmittedRequest) => {
@@ -43,6 +54,30 @@ export function letThrough(
     throw thrown;
   }
   return false;
+}
+
+// Fields that the control plane sets on a claim or a Service after it was made, each by a write of its own that was
+// proven.
+const GIVEN =
+  /^(pv\.kubernetes\.io\/bind-completed|pv\.kubernetes\.io\/bound-by-controller|volume(\.beta)?\.kubernetes\.io\/.+)$/;
+const FINALIZER = 'service.kubernetes.io/load-balancer-cleanup';
+
+function unclaimed(object: KubernetesObject): KubernetesObject {
+  const { apiVersion, kind, metadata } = object;
+  if (apiVersion !== 'v1' || (kind !== 'PersistentVolumeClaim' && kind !== 'Service')) return object;
+  const { annotations = {}, finalizers, ...rest } = metadata as KubernetesObject['metadata'] & { finalizers?: unknown };
+  const kept = Object.fromEntries(Object.entries(annotations).filter(([key]) => !GIVEN.test(key)));
+  const others = Array.isArray(finalizers) ? finalizers.filter((f) => f !== FINALIZER) : [];
+  const { volumeName: _, ...spec } = (object['spec'] ?? {}) as Readonly<Record<string, unknown>>;
+  return {
+    ...object,
+    metadata: {
+      ...rest,
+      ...(Object.keys(kept).length === 0 ? {} : { annotations: kept }),
+      ...(others.length === 0 ? {} : { finalizers: others }),
+    } as KubernetesObject['metadata'],
+    spec: kind === 'Service' ? object['spec'] : spec,
+  };
 }
 
 function lastWritten({ metadata }: KubernetesObject): number {

@@ -59,7 +59,10 @@ async function proveSlice(slice: KubernetesObject, of: Around): Promise<void> {
     const service = await of.facts.get({ apiVersion: 'v1', kind: 'Service', namespace, name });
     if (service !== undefined && isApiService(service)) return;
   }
-  if (await isMadeByOperator(slice, of)) return;
+  // An owner reference is written by the maker of the slice; what a Service of Git leads to is compared all the same.
+  const byName = labels[SERVICE_NAME];
+  const service = byName === undefined ? undefined : await serviceOf(byName, namespace, of);
+  if ((service === undefined || (await isMadeByOperator(service, of))) && (await isMadeByOperator(slice, of))) return;
   const owner = await ownerOf(slice, of.facts);
   const title = `the ${owner.kind} \`${owner.metadata.name}\``;
   demand(['Service', 'Endpoints'].includes(kindOf(owner)), `${title} has no slices`);
@@ -72,6 +75,10 @@ async function proveSlice(slice: KubernetesObject, of: Around): Promise<void> {
   );
   if (owner.kind === 'Service') await provePlaces(placesOf(slice), owner, of);
   else proveMirrored(placesOf(slice), owner, title);
+}
+
+function serviceOf(name: string, namespace: string, { facts }: Around): Promise<KubernetesObject | undefined> {
+  return facts.get({ apiVersion: 'v1', kind: 'Service', namespace, name });
 }
 
 /** One address with a port, or without any, and the pod that it is said to be of. */

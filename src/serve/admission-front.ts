@@ -246,7 +246,7 @@ export class AdmissionFront {
 
   async #startFirst(): Promise<void> {
     if (this.#isStarted) return;
-    await this.#start();
+    if (this.#threads.size === 0) await this.#start(); // a thread that failed to start is started again by itself
     this.#isStarted = true;
   }
 

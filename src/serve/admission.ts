@@ -207,7 +207,14 @@ function rescanAll(
     .filter((s) => s.environment.spec.admission.mode !== 'off')
     .map(({ environment, state, loadRules, content, basis, wasProven }) => ({
       wasProven,
-      content: new ContentAccount(environment.metadata.name, recorder, content, basis, clock),
+      content: new ContentAccount(
+        environment.metadata.name,
+        recorder,
+        content,
+        basis,
+        clock,
+        environment.spec.admission.mode === 'enforce',
+      ),
       environment,
       state,
       rules: new RulesInForce(environment, state, loadRules, clock),
