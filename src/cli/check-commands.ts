@@ -47,7 +47,10 @@ export function checkCommand(program: Parent) {
     )
     .option('--data <path...>', 'data for the rules of --policy')
     .option('--parameters <name=value...>', 'parameters for the rules of --policy, or a YAML file with them')
-    .option('--namespace <name>', 'with --manifests: where objects go that name none, as `spec.target.namespace`')
+    .option(
+      '--namespace <name>',
+      'with --manifests: namespace for objects that do not set one, as `spec.target.namespace`',
+    )
     .option('--combine', 'give the rules of --policy all documents at once, as Conftest does', false)
     .option('--report <format=file...>', 'also write the findings to files')
     .addOption(output(...FORMS))

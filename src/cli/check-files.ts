@@ -102,7 +102,7 @@ function text(found: Findings, files: number, io: Io): string {
 // Reads files, passes objects to the rules and keeps the findings; the objects themselves are released.
 class Run {
   readonly trace: string[] = [];
-  /** Objects that need a namespace, and name none. */
+  /** Objects that need a namespace, and set none. */
   unplaced = 0;
   readonly #pool: PolicyPool;
   readonly #scope: PolicyScope;
@@ -203,6 +203,7 @@ class Run {
     if (this.#namespace === undefined) return this.#held;
     const scopeOf = scopesOf(this.#held);
     return this.#held.map((object) => {
+      if (!isMapping(object.object.metadata)) return object; // a file that is read, but not by a cluster
       const refused = withoutNamespace(object, scopeOf, '');
       const ignored = ignoredNamespace(object, scopeOf);
       const isRefused = refused?.code === 'scope-unknown'; // every other object has a namespace now
@@ -430,4 +431,8 @@ export function parametersOf(given: readonly string[] | undefined): Record<strin
     }
   }
   return parameters;
+}
+
+function isMapping(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

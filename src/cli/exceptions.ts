@@ -36,7 +36,10 @@ export function exceptionList(options: ExceptionListOptions, io: Io): number {
       `${count(open, 'exception')} open${options.all ? ` of ${wanted.length}` : ''}, ` +
         `by the ledger as of ${asOf.slice(0, 19)}Z\n`,
     );
-    if (open > 0) io.out('`countersign exception explain ID` shows one exception, `settle ID` records its outcome\n');
+    if (open > 0)
+      io.out(
+        '`countersign exception explain ID` shows one exception, `settle ID --as OUTCOME --reason "…"` records its outcome\n',
+      );
   }
   return wanted.some((e) => e.disposition === 'open') ? EXIT.no : EXIT.yes;
 }

@@ -129,7 +129,7 @@ spec:
 
 // With one, it is the default.
 function unchosen(namespaces: readonly string[]): string {
-  return namespaces.length < 2 ? '' : `\n    # namespace: ${namespaces[0]} # where objects go that name none`;
+  return namespaces.length < 2 ? '' : `\n    # namespace: ${namespaces[0]} # for objects that do not set one`;
 }
 
 const WORKFLOW = `name: countersign

@@ -325,7 +325,7 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
   const branch = `on branch \`${source.branch}\` of ${repository}`;
   const where =
     request.operation === 'DELETE' && owned === undefined
-      ? 'it is in no commit, so no commit can remove it'
+      ? 'it is in no commit, so no commit can remove it: someone who may use break-glass can'
       : request.operation === 'DELETE' && owned !== undefined
         ? `remove it from \`${owned.file}\` (line ${owned.line}) ${branch} and have that approved`
         : owned === undefined

@@ -16,7 +16,7 @@ import {
 export type KindRef = Pick<ObjectRef, 'apiVersion' | 'kind'>;
 
 /** Returns whether objects of a kind are in a namespace; undefined if that is unknown. */
-export type ScopeOf = (kind: KindRef) => KindScope | undefined;
+export type ScopeOf = (kind: KindRef & Partial<Pick<ObjectRef, 'namespace'>>) => KindScope | undefined;
 
 /**
  * Returns what is known of the scopes of kinds, from content alone: the kinds of Kubernetes itself, and those that a
@@ -34,10 +34,14 @@ export function scopesOf(objects: readonly RenderedObject[]): ScopeOf {
   return (ref) => builtInScope(ref) ?? defined.get(kindText(ref));
 }
 
-/** Adds the kinds that an environment governs as cluster-scoped; they count where nothing else is known. */
+/**
+ * Adds the kinds that an environment governs as cluster-scoped; they count where nothing else is known, and only for
+ * objects without a namespace: a kind of the same name in another group may have one.
+ */
 export function declaredScopes(scopeOf: ScopeOf, { spec }: Pick<Environment, 'spec'>): ScopeOf {
   const declared = clusterScopes(spec.target.clusterScoped);
-  return (ref) => scopeOf(ref) ?? (declared.some((scope) => isOfKind(scope, ref)) ? 'Cluster' : undefined);
+  return (ref) =>
+    scopeOf(ref) ?? (ref.namespace === '' && declared.some((scope) => isOfKind(scope, ref)) ? 'Cluster' : undefined);
 }
 
 /** Returns the kinds of which nothing is known, and which have an object without a namespace; each once. */
@@ -47,8 +51,8 @@ export function unknownKinds(objects: readonly RenderedObject[], scopeOf: ScopeO
 }
 
 /**
- * Returns an object as the cluster has it: in this namespace if its kind needs one and it names none, and in none if
- * its kind has none. An empty `metadata.namespace` names none.
+ * Returns an object as the cluster has it: in this namespace if its kind needs one and it sets none, and in none if
+ * its kind has none. An empty `metadata.namespace` counts as none.
  */
 export function placeObject(object: RenderedObject, namespace: string | undefined, scopeOf: ScopeOf): RenderedObject {
   const { ref } = object;
@@ -88,7 +92,7 @@ export function withoutNamespace(
   if (scope === 'Namespaced') return refuse('namespace-missing', 'has no namespace', how);
   return refuse(
     'scope-unknown',
-    `has no namespace, and nothing here says whether \`${kindText(ref)}\` needs one`,
+    `has no namespace, and the scope of \`${kindText(ref)}\` is unknown`,
     'or keep its CustomResourceDefinition beside it',
   );
 }

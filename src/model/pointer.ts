@@ -29,6 +29,7 @@ function removeAt(at: unknown, [key = '', ...rest]: readonly string[]): void {
   removeAt(inside, rest);
   const isEmpty = typeof inside === 'object' && inside !== null && Object.keys(inside).length === 0;
   if (rest.length > 0 && !isEmpty) return;
-  if (Array.isArray(at)) at.splice(Number(key), 1);
-  else delete (at as Record<string, unknown>)[key];
+  if (Array.isArray(at)) {
+    if (/^\d+$/.test(key)) at.splice(Number(key), 1);
+  } else delete (at as Record<string, unknown>)[key];
 }

@@ -587,7 +587,7 @@ export const environmentSchema = z.strictObject({
         namespace: name
           .optional()
           .describe(
-            'The governed namespace of objects that name none, and the release namespace of Helm; ' +
+            'The governed namespace for objects that do not set one, and the release namespace of Helm; ' +
               'default: the only governed one.',
           ),
         clusterScoped: z
@@ -1132,7 +1132,7 @@ export type ReportSchedule = z.infer<typeof reportScheduleSchema>;
 export type ReportDelivery = ReportSchedule['spec']['deliver'][number];
 export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
 
-/** Returns the namespace of objects that name none; undefined if an environment with several has not chosen one. */
+/** Returns the namespace for objects that set none; undefined if an environment with several has not chosen one. */
 export function defaultNamespace({ spec }: { readonly spec: Pick<Environment['spec'], 'target'> }): string | undefined {
   const { namespace, namespaces } = spec.target;
   return namespace ?? (namespaces.length === 1 ? namespaces[0] : undefined);

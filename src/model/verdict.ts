@@ -97,7 +97,7 @@ type Consulted = {
 export type Rendered = {
   readonly path: string;
   readonly render: HowRendered<Environment['spec']['render']>;
-  /** The namespace of objects that name none. Older verdicts have only Helm's, as `render.namespace`. */
+  /** The namespace for objects that do not set one. Older verdicts have only Helm's, as `render.namespace`. */
   readonly namespace?: string;
 };
 

@@ -80,7 +80,7 @@ export const VIOLATIONS = {
   'namespace-not-governed': 'An object is in a namespace that the environment may not own.',
   'namespace-missing': 'An object of a namespaced kind names no namespace, and neither does the environment.',
   'namespace-ignored': 'An object of a cluster-scoped kind names a namespace, which has no effect.',
-  'scope-unknown': 'An object names no namespace, and it could not be told whether its kind needs one.',
+  'scope-unknown': 'An object sets no namespace, and the scope of its kind is unknown.',
   'kind-not-governed': 'An object is of a cluster-scoped kind that the environment may not own.',
   'kustomize-failed': 'Kustomize could not render the directory.',
   'kustomize-missing': 'A kustomization names a file that is not there.',

@@ -519,8 +519,10 @@ function ofRuns(source: ReportSource): Draft[] {
     const text = { object: `back to ${r.entry.revision.slice(0, 12)}`, cause: r.entry.error ?? '' };
     return [row(r, 'apply-failed', text, undone(r, 'what could not be finished was undone'))];
   });
+  const ended = new Set(source.within('apply.result').map((r) => r.entry.intent));
   const interrupted = source.within('apply.intent').flatMap((r) => {
-    if (r.entry.takesOver === undefined) return [];
+    // What failed was not interrupted: it has a row of its own.
+    if (r.entry.takesOver === undefined || ended.has(r.entry.takesOver)) return [];
     const text = { object: r.entry.revision.slice(0, 12), cause: `entry ${r.entry.takesOver} had no result` };
     return [row(r, 'apply-interrupted', text, undone(r, `taken over (${r.entry.purpose})`))];
   });

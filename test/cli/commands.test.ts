@@ -262,12 +262,12 @@ test('init writes documents that check understands, and overwrites nothing', asy
   assert.equal(result.code, 0, result.stdout + result.stderr);
 });
 
-test('init with several namespaces shows the key for objects that name none, and leaves the choice open', async () => {
+test('init with several namespaces shows the key for objects that set none, and leaves the choice open', async () => {
   const work = new Fleet(directory, 'several');
   work.become(dana);
   assert.equal((await countersign(['init', '--repo', work.work, '--namespace', 'shop', 'jobs'])).code, 0);
   const text = readFileSync(join(work.work, 'countersign/environment.yaml'), 'utf8');
-  assert.match(text, /\n {4}namespaces: \[shop, jobs\]\n {4}# namespace: shop # where objects go that name none\n/);
+  assert.match(text, /\n {4}namespaces: \[shop, jobs\]\n {4}# namespace: shop # for objects that do not set one\n/);
   const chosen = text.replace('# namespace: shop #', 'namespace: shop #');
   writeFileSync(join(work.work, 'countersign/environment.yaml'), chosen);
   const [environment] = loadConfiguration([join(work.work, 'countersign')]).environments;

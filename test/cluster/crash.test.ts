@@ -43,7 +43,16 @@ before(async () => {
 afterEach(() => stage.stopServices());
 after(() => stage.close());
 
+// An entry is signed for a moment after it can be read.
+async function checkSigned(): Promise<void> {
+  await stage.waitFor(async () => findingOf() === undefined, 'a checkpoint that covers everything');
+}
+
 function checkLedger(): void {
+  assert.equal(findingOf(), undefined);
+}
+
+function findingOf(): ReturnType<typeof verifyLedger>['finding'] {
   const reader = new LedgerReader(join(stage.data('crash'), 'ledger.db'));
   const { finding } = verifyLedger(
     reader,
@@ -53,7 +62,7 @@ function checkLedger(): void {
     },
   );
   reader.close();
-  assert.equal(finding, undefined);
+  return finding;
 }
 
 describe('kill -9 between two steps, then a restart: the change is completed and the ledger says so; killed when', () => {
@@ -106,7 +115,7 @@ describe('kill -9 between two steps, then a restart: the change is completed and
         interrupted ? [intents[0]?.index] : [],
         'the ledger names the intent that was taken over',
       );
-      checkLedger();
+      await checkSigned();
     });
   }
 

@@ -10,7 +10,7 @@ const stage = await openStage(scratch());
 const PATCH = 'application/json-patch+json';
 
 test('one path of a template is left to others, and the rest of it must still be as approved', async () => {
-  const ns = 'left';
+  const ns = 'left-fields';
   const { service, configuration } = await stage.running(
     ns,
     { drift: { ignore: [{ kind: 'Deployment', name: 'web', fields: ['/spec/template/spec/containers/0/image'] }] } },

@@ -76,7 +76,7 @@ test('check, service, diff and admission have an object that names no namespace 
   assert.equal(alone.code, 1);
   assert.match(
     alone.stdout,
-    /Widget w has no namespace, and nothing here says whether `Widget\.namespaces\.example\.test` needs one/,
+    /Widget w has no namespace, and the scope of `Widget\.namespaces\.example\.test` is unknown/,
   );
 });
 

@@ -746,7 +746,6 @@ test('a chart of a registry is a part of the change by the digest that stands in
     with: 'helm',
     chart: 'web.yaml',
     values: ['values.yaml'],
-    namespace: name,
     registries: [{ host, credentialsFile }],
   };
   const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec: { render } }]);

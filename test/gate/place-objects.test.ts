@@ -180,7 +180,7 @@ test('of a custom kind without its definition nothing is guessed: the verdict sa
     [
       [
         'scope-unknown',
-        'Widget w has no namespace, and nothing here says whether `Widget.example.com` needs one',
+        'Widget w has no namespace, and the scope of `Widget.example.com` is unknown',
         `set \`metadata.namespace\` in \`${PATH}/w.yaml\`, or keep its CustomResourceDefinition beside it; ` +
           'if it is cluster-scoped, add `Widget.example.com` to `spec.target.clusterScoped`',
       ],
