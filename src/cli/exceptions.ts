@@ -38,7 +38,7 @@ export function exceptionList(options: ExceptionListOptions, io: Io): number {
     );
     if (open > 0)
       io.out(
-        '`countersign exception explain ID` shows one exception, `settle ID --as OUTCOME --reason "…"` records its outcome\n',
+        '`countersign exception explain ID` shows one, `settle ID --as OUTCOME --reason "…"` records its outcome\n',
       );
   }
   return wanted.some((e) => e.disposition === 'open') ? EXIT.no : EXIT.yes;
