@@ -6,7 +6,8 @@ import { openStage } from '../kit/test-stage.ts';
 
 // A first revision that fails: what is kept of it, what is said about it, and what is left in the cluster.
 const PATH = 'clusters/production';
-const stage = await openStage(scratch());
+// A plane of its own: a kind that cannot be listed, as other tests have, keeps every namespace.
+const stage = await openStage(scratch(), { own: true });
 const HEALTH = { wait: true, timeout: '8s' };
 const broken = (ns: string) => deployment(ns, 'web').replace(/image: .*/, 'image: registry.example/broken:1');
 
