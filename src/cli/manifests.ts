@@ -58,8 +58,10 @@ function printed(options: WithImage, io: Io): number {
   return EXIT.yes;
 }
 
-function accounts({ namespace }: ManifestsOptions): object[] {
-  const rbac = 'rbac.authorization.k8s.io/v1';
+const RBAC = 'rbac.authorization.k8s.io';
+
+function accounts({ namespace, grantRoles }: ManifestsOptions): object[] {
+  const rbac = `${RBAC}/v1`;
   const all = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'];
   return [
     {
@@ -76,6 +78,9 @@ function accounts({ namespace }: ManifestsOptions): object[] {
       rules: [
         { apiGroups: ['*'], resources: ['*'], verbs: all },
         { apiGroups: [''], resources: ['serviceaccounts'], verbs: ['impersonate'] },
+        ...(grantRoles === true
+          ? [{ apiGroups: [RBAC], resources: ['roles', 'clusterroles'], verbs: ['escalate', 'bind'] }]
+          : []),
       ],
     },
     {

@@ -130,6 +130,7 @@ export function manifestsCommand(program: Parent) {
     .option('--ledger-secret <name>', 'the Secret whose key `url` is the PostgreSQL that replicas share')
     .option('--key-secret <name>', 'the Secret whose key `ledger.key` is the ledger key that replicas share')
     .option('--storage <size>', 'the size of the volume of a single replica', '10Gi')
+    .option('--grant-roles', 'let it apply roles that grant more than it has itself (`escalate`, `bind`)', false)
     .option(
       '--api-server-cidr <cidr...>',
       'only these addresses reach the webhook (default: all; see the NetworkPolicy)',

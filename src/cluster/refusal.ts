@@ -134,6 +134,11 @@ export function alteration(
 
 // Most refusals are about the manifest. These two are about the namespace it goes into.
 function hintFor({ status }: Answer, said: string): string {
+  if (/attempting to grant RBAC permissions not currently held/.test(said))
+    return (
+      'the service’s account may only grant what it has itself: give it these rights, or `escalate` and `bind` on ' +
+      'roles (`countersign manifests --grant-roles`)'
+    );
   if (/because it is being terminated/.test(said))
     return 'the namespace is being deleted; wait until it is gone, then run `countersign reconcile`';
   if (status === 404 && /^namespaces "[^"]*" not found/.test(said))

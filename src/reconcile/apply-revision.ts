@@ -178,16 +178,16 @@ class Run {
     this.#step('intended');
     try {
       await this.#write(this.#changed.filter((i) => !later.deferred.has(refKey(i.ref))));
-      const rest = this.#changed.filter((i) => later.deferred.has(refKey(i.ref)));
-      if (rest.length > 0) {
+      for (let rest = this.#changed.filter((i) => later.deferred.has(refKey(i.ref))); rest.length > 0; ) {
         await cluster.watch(
           rest.map((i) => i.ref),
           environment.spec.target.namespaces,
         );
         this.#refuseOtherOwners(rest);
-        await this.#dryRunEach(rest);
+        const { now, still } = await this.#dryRunReady(rest);
         intent = await this.#recordIntent(intent.index);
-        await this.#write(rest);
+        await this.#write(now);
+        rest = still;
       }
       this.#step('written');
       if (!(await trace('health', {}, () => this.#healthy()))) return { outcome: 'superseded', applied: 0, pruned: 0 };
@@ -223,8 +223,11 @@ class Run {
     // Before our first write: someone else may have created it since the intent.
     this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
-    const deferred = await this.#deferred();
-    await this.#dryRunEach(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
+    const deferred = new Set(await this.#deferred());
+    await this.#dryRunEach(
+      this.#changed.filter((i) => !deferred.has(refKey(i.ref))),
+      (item) => deferred.add(refKey(item.ref)),
+    );
     const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
     this.#irreversible = await irreversible(deed, cluster);
     // Restoring an earlier state is always allowed; only going forward needs permission.
@@ -266,10 +269,21 @@ class Run {
     return new Set(this.#changed.filter(isMissing).map((i) => refKey(i.ref)));
   }
 
-  #dryRunEach(items: readonly Item[]): Promise<void> {
+  // Splits deferred objects into those that can be written now and those that wait for them. Throws if all wait.
+  async #dryRunReady(rest: readonly Item[]): Promise<{ now: readonly Item[]; still: Item[] }> {
+    const waiting = new Set<Item>();
+    await this.#dryRunEach(rest, (item) => waiting.add(item));
+    if (waiting.size === rest.length) await this.#dryRunEach(rest);
+    return { now: rest.filter((item) => !waiting.has(item)), still: rest.filter((item) => waiting.has(item)) };
+  }
+
+  // Passes those to `later` whose dry run can only succeed once the change has written something else.
+  #dryRunEach(items: readonly Item[], later?: (item: Item) => void): Promise<void> {
     return this.#inParallel(items, (item) =>
       this.#dryRunOne(item).catch((thrown: unknown) => {
-        throw placed(thrown, item.rendered.source);
+        if (later === undefined || !waitsForRole(item, thrown, this.#changed))
+          throw placed(thrown, item.rendered.source);
+        later(item);
       }),
     );
   }
@@ -646,6 +660,21 @@ function broughtBy(changed: readonly Item[], item: Item): boolean {
     const names = (rendered.object['spec'] as { names?: { kind?: string } } | undefined)?.names;
     return ref.kind === 'CustomResourceDefinition' && names?.kind === item.ref.kind;
   });
+}
+
+const RBAC = 'rbac.authorization.k8s.io/';
+
+// An account that may not `bind` every role may bind one whose rights it has. The API server looks at the role for
+// that, and this change brings it.
+function waitsForRole({ rendered, ref }: Item, thrown: unknown, changed: readonly Item[]): boolean {
+  if (!(thrown instanceof CountersignError) || !/ not found$/.test(thrown.message)) return false;
+  if (!ref.apiVersion.startsWith(RBAC) || !/^(Cluster)?RoleBinding$/.test(ref.kind)) return false;
+  const { kind, name } = (rendered.object['roleRef'] ?? {}) as { readonly kind?: unknown; readonly name?: unknown };
+  const namespace = kind === 'Role' ? ref.namespace : '';
+  return changed.some(
+    ({ ref: role }) =>
+      role.apiVersion.startsWith(RBAC) && role.kind === kind && role.name === name && role.namespace === namespace,
+  );
 }
 
 /** Describes a set of objects for people. */
