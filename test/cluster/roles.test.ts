@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configMap } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
 
 // Roles and bindings, by the account of `countersign manifests`, which may not grant what it does not have.
@@ -63,4 +64,22 @@ test('a role with rights that the account does not have is refused with the way 
   assert.match(entry.error, /attempting to grant RBAC permissions not currently held/);
   await service.says('countersign manifests --grant-roles');
   assert.equal((await stage.get(`/api/v1/namespaces/${name}/serviceaccounts/all`)).status, 404);
+});
+
+test('`manifests --grant-roles` adds the two rights, and nothing gives them without it', async () => {
+  const rightsOf = async (...more: string[]) => {
+    const { stdout, code } = await countersign(['manifests', '--image', 'registry.example.com/countersign:1', ...more]);
+    assert.equal(code, 0);
+    const { items } = JSON.parse(stdout) as { items: { kind: string; rules?: { verbs: string[] }[] }[] };
+    return items.flatMap(({ rules = [] }) => rules.flatMap(({ verbs }) => verbs));
+  };
+  const given = ['escalate', 'bind'];
+  assert.deepEqual(
+    (await rightsOf('--grant-roles')).filter((verb) => given.includes(verb)),
+    given,
+  );
+  assert.deepEqual(
+    (await rightsOf()).filter((verb) => [...given, '*'].includes(verb)),
+    [],
+  );
 });
