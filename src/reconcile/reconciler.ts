@@ -441,8 +441,8 @@ export class Reconciler {
       this.#aside(() => this.#judge(state, target, approvals)),
     );
     if (answer.kind !== 'held') this.#ports.onStep?.('judged', this.name);
-    // Meanwhile someone may have rolled back, or suspended.
-    if (this.#state().revision !== state.revision || this.#suspension() !== undefined) this.#wake.notify('look');
+    // Meanwhile someone may have rolled back, also to where it is, or suspended.
+    if (this.#state() !== state || this.#suspension() !== undefined) this.#wake.notify('look');
     else if (answer.kind === 'go') await this.#carryOut(answer.allowed, (task) => this.#aside(task));
     else if (answer.kind !== 'denied') this.#standing.report(answer.kind, answer.message);
   }

@@ -54,6 +54,8 @@ export class Loop {
   tip = '';
   approvals = '';
   crashAt: Step | undefined;
+  /** Runs before a change is judged. */
+  judging: () => Promise<void> = async () => {};
   reconciler: Reconciler;
   readonly #make: () => Reconciler;
   readonly #all: <T extends EntryType>(type: T) => readonly EntryOf<T>[];
@@ -111,6 +113,10 @@ export class Loop {
           look: async () => ({ tip: made.tip, approvals: made.approvals }),
           tell: (told) => made.told.push(told),
           trace: untraced,
+          turn: async (task) => {
+            await made.judging();
+            return task();
+          },
           onStep: (step) => {
             if (made.crashAt !== step) return;
             made.crashAt = undefined;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Loop, signedHistory } from '../kit/loop.ts';
+import { unreachable } from '../kit/fake-cluster.ts';
+import { Crash, Loop, signedHistory } from '../kit/loop.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 
@@ -61,4 +62,35 @@ test('without drift, what hung goes on where it was', async () => {
   release();
   await pass;
   assert.deepEqual(purposes(loop), ['apply blue', 'apply more']);
+});
+
+test('a rollback to where it is, made while a commit is being judged, holds that commit', async () => {
+  const loop = Loop.open(history);
+  await loop.at(blue);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let isJudging = false;
+  loop.judging = () => {
+    isJudging = true;
+    return promise;
+  };
+  const pass = loop.at(more);
+  await soon(() => isJudging, 'the judgement');
+  loop.judging = async () => {};
+  await loop.reconciler.rollBack(blue, { user: 'dana', reason: 'INC-1' });
+  resolve();
+  await pass;
+  await loop.at(more);
+  assert.deepEqual(purposes(loop), ['apply blue', 'rollback blue']);
+  assert.equal(loop.status.state, 'held');
+});
+
+test('a tip that cannot be judged does not keep a change that was begun from being finished', async () => {
+  const loop = Loop.open(history);
+  loop.crashAt = 'first-write';
+  await assert.rejects(loop.at(blue), Crash);
+  loop.restart();
+  loop.judging = () => Promise.reject(unreachable());
+  await assert.rejects(loop.at(more), { recover: 'retry' });
+  assert.equal(loop.entries('apply.result')[0]?.outcome, 'applied');
+  assert.deepEqual(loop.cluster.names(), ['cm', 'shop']);
 });
