@@ -1,3 +1,4 @@
+import { GIVEN_TO_CLAIMS } from '../machinery/index.ts';
 import {
   type AdmittedRequest,
   admissionDigest,
@@ -58,15 +59,13 @@ function isAdmittedAt(
 
 // Fields that the control plane sets on a claim or a Service after it was made, each by a write of its own that was
 // proven.
-const GIVEN =
-  /^(pv\.kubernetes\.io\/bind-completed|pv\.kubernetes\.io\/bound-by-controller|volume(\.beta)?\.kubernetes\.io\/.+)$/;
 const FINALIZER = 'service.kubernetes.io/load-balancer-cleanup';
 
 function unclaimed(object: KubernetesObject): KubernetesObject {
   const { apiVersion, kind, metadata } = object;
   if (apiVersion !== 'v1' || (kind !== 'PersistentVolumeClaim' && kind !== 'Service')) return object;
   const { annotations = {}, finalizers, ...rest } = metadata as KubernetesObject['metadata'] & { finalizers?: unknown };
-  const kept = Object.fromEntries(Object.entries(annotations).filter(([key]) => !GIVEN.test(key)));
+  const kept = Object.fromEntries(Object.entries(annotations).filter(([key]) => !GIVEN_TO_CLAIMS.has(key)));
   const others = Array.isArray(finalizers) ? finalizers.filter((f) => f !== FINALIZER) : [];
   const { volumeName: _, ...spec } = (object['spec'] ?? {}) as Readonly<Record<string, unknown>>;
   return {

@@ -9,6 +9,7 @@ export { sampleDigest } from './injected.ts';
 export { learnInjection } from './learn-injection.ts';
 export type { Approved, MachineryFacts, MachineryWrite, Proof } from './proof.ts';
 export { isPodOrMaker, proveChild } from './prove-child.ts';
+export { GIVEN_TO_CLAIMS } from './prove-duty.ts';
 export { isEndpoints, proveEndpoints } from './prove-endpoints.ts';
 export { proveForeign } from './prove-foreign.ts';
 export { APISERVER } from './prove-pod.ts';

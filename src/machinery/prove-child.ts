@@ -4,7 +4,6 @@ import {
   approvedFor,
   type Case,
   demand,
-  freshly,
   kindOf,
   type MachineryFacts,
   ownerOf,
@@ -14,7 +13,7 @@ import {
 import { proveCronJobIs } from './prove-duty.ts';
 import { isOfOperator, provePod } from './prove-pod.ts';
 import { proveInUse, proveReplicaSetIs } from './prove-workload.ts';
-import { proofOf } from './prove-write.ts';
+import { proofFrom } from './prove-write.ts';
 
 /**
  * Proves an object that runs, or makes what runs, as it is in the cluster: pods, and every kind that holds a pod
@@ -29,8 +28,7 @@ export async function proveChild(
   if (prove === undefined || approved.isOwned(refOf(object))) return undefined;
   if (controllerOf(object) === undefined)
     return { kind: 'unproven', reason: 'no commit has it, and no controller owns it' };
-  const proof = await proofOf(() => prove(object, { approved, facts }));
-  return proof.kind === 'unproven' ? proofOf(() => prove(object, { approved, facts: freshly(facts) })) : proof;
+  return proofFrom(facts, (by) => prove(object, { approved, facts: by }));
 }
 
 /** Tests whether an object is a pod, or of a kind of Kubernetes that makes pods: they have proofs of their own. */

@@ -259,12 +259,16 @@ export async function proveClaimUpdate(of: Case): Promise<void> {
   }
 }
 
+const SELECTED_NODE = 'volume.kubernetes.io/selected-node';
 const BOUND: ReadonlySet<string> = new Set([
   'pv.kubernetes.io/bind-completed',
   'pv.kubernetes.io/bound-by-controller',
   'volume.beta.kubernetes.io/storage-provisioner',
   'volume.kubernetes.io/storage-provisioner',
 ]);
+
+/** Annotations that the control plane gives a claim after it was made, each by a write that is proven. */
+export const GIVEN_TO_CLAIMS: ReadonlySet<string> = new Set([...BOUND, SELECTED_NODE]);
 
 /** Proves that a claim without a volume gets one. */
 export async function proveClaimBinding(of: Case): Promise<void> {
@@ -280,7 +284,7 @@ export async function proveClaimBinding(of: Case): Promise<void> {
 export async function proveSelectedNode(of: Case): Promise<void> {
   const [claim, before] = changeOf(of);
   demandSame(before, claim, ['annotations']);
-  demandAnnotations(before, claim, new Set(['volume.kubernetes.io/selected-node']));
+  demandAnnotations(before, claim, new Set([SELECTED_NODE]));
 }
 
 /** Proves that a ResourceClaim is what a template of Git says. */

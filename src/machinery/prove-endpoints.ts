@@ -4,7 +4,6 @@ import {
   type Approved,
   type Case,
   demand,
-  freshly,
   isMadeByOperator,
   kindOf,
   type MachineryFacts,
@@ -12,7 +11,7 @@ import {
   type Proof,
 } from './proof.ts';
 import { isApiService } from './prove-foreign.ts';
-import { proofOf } from './prove-write.ts';
+import { proofFrom } from './prove-write.ts';
 
 type Json = Readonly<Record<string, unknown>>;
 type Around = Pick<Case, 'approved' | 'facts'>;
@@ -41,13 +40,12 @@ export async function proveEndpoints(
   facts: MachineryFacts,
 ): Promise<Proof> {
   const prove = object.kind === 'Endpoints' ? proveOfService : proveSlice;
-  const proof = await proofOf(() => prove(object, { approved, facts }));
-  return proof.kind === 'unproven' ? proofOf(() => prove(object, { approved, facts: freshly(facts) })) : proof;
+  return proofFrom(facts, (by) => prove(object, { approved, facts: by }));
 }
 
 async function proveOfService(endpoints: KubernetesObject, of: Around): Promise<void> {
   const { name, namespace = '' } = endpoints.metadata;
-  const service = await of.facts.get({ apiVersion: 'v1', kind: 'Service', namespace, name });
+  const service = await serviceOf(name, namespace, of);
   demand(service !== undefined, 'no commit has them, and no Service has their name');
   if (isApiService(service)) return;
   await provePlaces(placesOf(endpoints), service, of);
@@ -56,7 +54,7 @@ async function proveOfService(endpoints: KubernetesObject, of: Around): Promise<
 async function proveSlice(slice: KubernetesObject, of: Around): Promise<void> {
   const { name, namespace = '', labels = {} } = slice.metadata;
   if (namespace === 'default' && name === 'kubernetes' && labels[SERVICE_NAME] === name) {
-    const service = await of.facts.get({ apiVersion: 'v1', kind: 'Service', namespace, name });
+    const service = await serviceOf(name, namespace, of);
     if (service !== undefined && isApiService(service)) return;
   }
   // An owner reference is written by the maker of the slice; what a Service of Git leads to is compared all the same.
@@ -158,7 +156,7 @@ function portsOf(pod: KubernetesObject): readonly Json[] {
   return [...list(containers), ...list(initContainers)].flatMap((c) => list(record(c)['ports'])).map(record);
 }
 
-// What the Endpoints lead to is theirs to prove.
+// The Endpoints are proven by themselves.
 function proveMirrored(places: readonly Place[], endpoints: KubernetesObject, title: string): void {
   const own = new Set(placesOf(endpoints).map(({ address, port }) => `${address} ${String(port['port'])}`));
   for (const { address, port } of places)

@@ -4,7 +4,6 @@ import {
   type Approved,
   type Case,
   demand,
-  freshly,
   isMadeByOperator,
   kindOf,
   type MachineryFacts,
@@ -19,7 +18,7 @@ import {
   proveResourceClaim,
   proveRootCertificate,
 } from './prove-duty.ts';
-import { proofOf } from './prove-write.ts';
+import { proofFrom } from './prove-write.ts';
 
 /**
  * Proves an object that no commit has, and that makes no pods, as it is in the cluster. It is proven if a controller of
@@ -31,8 +30,7 @@ export async function proveForeign(
   approved: Approved,
   facts: MachineryFacts,
 ): Promise<Proof> {
-  const proof = await proofOf(() => proveMade(object, { approved, facts }));
-  return proof.kind === 'unproven' ? proofOf(() => proveMade(object, { approved, facts: freshly(facts) })) : proof;
+  return proofFrom(facts, (by) => proveMade(object, { approved, facts: by }));
 }
 
 async function proveMade(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<void> {

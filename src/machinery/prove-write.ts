@@ -26,10 +26,7 @@ export async function proveWrite(
   if (own === undefined && duties.length === 0 && !isDebugging) return undefined;
   let answer: Proof | undefined;
   for (const duty of duties) {
-    const proven = (by: MachineryFacts) => proofOf(() => duty.prove({ write, approved, facts: by }));
-    let proof = await proven(facts);
-    // Cached facts about the cluster may be older than the write.
-    if (proof.kind === 'unproven') proof = await proven(freshly(facts));
+    const proof = await proofFrom(facts, (by) => duty.prove({ write, approved, facts: by }));
     if (proof.kind === 'proven') return proof;
     // of several, the one that could not be determined is the more careful answer
     if (answer === undefined || proof.kind === 'unknown') answer = proof;
@@ -48,8 +45,16 @@ function fits({ operations, kinds, subresource = '' }: Duty, write: MachineryWri
   );
 }
 
-/** Runs a proof and returns its result. */
-export async function proofOf(prove: () => Promise<void>): Promise<Proof> {
+/**
+ * Runs a proof and returns its result. Cached facts about the cluster may be older than the object, so a proof that
+ * fails with them is run again with facts that are all read now.
+ */
+export async function proofFrom(facts: MachineryFacts, prove: (by: MachineryFacts) => Promise<void>): Promise<Proof> {
+  const proof = await proofOf(() => prove(facts));
+  return proof.kind === 'unproven' ? proofOf(() => prove(freshly(facts))) : proof;
+}
+
+async function proofOf(prove: () => Promise<void>): Promise<Proof> {
   try {
     await prove();
     return { kind: 'proven' };
