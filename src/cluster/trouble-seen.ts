@@ -1,8 +1,8 @@
 import type { KubernetesObject, ObjectRef, TroubleSeen } from '../model/index.ts';
 import { type Answer, apiPath } from './api-server.ts';
+import { isRecord, listAt, textAt } from './read-answer.ts';
 
 type Ask = (method: string, path: string) => Promise<Answer>;
-type Fields = Readonly<Record<string, unknown>>;
 
 const CONDITIONS = 10;
 const PODS = 20;
@@ -26,55 +26,53 @@ export async function troubleSeen(ref: ObjectRef, live: KubernetesObject | undef
 }
 
 function conditionsOf(live: KubernetesObject | undefined): TroubleSeen['conditions'] {
-  return list(fields(live?.['status'])['conditions']).map((one) => ({
-    type: text(one['type']),
-    status: text(one['status']),
-    reason: text(one['reason']),
-    message: text(one['message']),
+  return listAt(live, 'status', 'conditions').map((one) => ({
+    type: text(one, 'type'),
+    status: text(one, 'status'),
+    reason: text(one, 'reason'),
+    message: text(one, 'message'),
   }));
 }
 
 // By the selector of what makes pods; a pod is its own.
 async function podsOf(ref: ObjectRef, live: KubernetesObject, ask: Ask): Promise<readonly KubernetesObject[]> {
   if (ref.kind === 'Pod' && ref.apiVersion === 'v1') return [live];
-  const labels = Object.entries(fields(fields(fields(live['spec'])['selector'])['matchLabels']));
+  const { matchLabels } = ((live['spec'] ?? {}) as { selector?: { matchLabels?: object } }).selector ?? {};
+  const labels = Object.entries(matchLabels ?? {});
   if (labels.length === 0 || ref.namespace === '') return [];
   const selector = encodeURIComponent(labels.map(([key, value]) => `${key}=${String(value)}`).join(','));
   const path = `${apiPath('v1', ref.namespace)}/pods?labelSelector=${selector}&limit=${PODS}`;
   const answer = await ask('GET', path).catch(() => undefined);
-  return answer?.status === 200 ? (list(answer.body['items']) as unknown as KubernetesObject[]) : [];
+  const pods = answer?.status === 200 ? listAt(answer.body, 'items') : [];
+  return pods.filter((pod) => textAt(pod, 'metadata', 'name') !== undefined) as KubernetesObject[];
 }
 
 function containersOf(pod: KubernetesObject): TroubleSeen['containers'] {
-  const status = fields(pod['status']);
-  const unscheduled = list(status['conditions']).find((c) => c['type'] === 'PodScheduled' && c['status'] === 'False');
-  if (unscheduled !== undefined)
-    return [
-      {
-        pod: pod.metadata.name,
-        container: '*',
-        state: 'unscheduled',
-        reason: text(unscheduled['reason']),
-        message: text(unscheduled['message']),
-        restarts: 0,
-      },
-    ];
-  return [...list(status['initContainerStatuses']), ...list(status['containerStatuses'])]
+  const { name } = pod.metadata;
+  const unscheduled = listAt(pod, 'status', 'conditions').find(
+    (c) => text(c, 'type') === 'PodScheduled' && text(c, 'status') === 'False',
+  );
+  if (unscheduled !== undefined) {
+    const why = { reason: text(unscheduled, 'reason'), message: text(unscheduled, 'message') };
+    return [{ pod: name, container: '*', state: 'unscheduled', ...why, restarts: 0 }];
+  }
+  return [...listAt(pod, 'status', 'initContainerStatuses'), ...listAt(pod, 'status', 'containerStatuses')]
+    .filter(isRecord)
     .filter((c) => c['ready'] !== true)
     .map((c) => {
-      const [kind = 'waiting', detail] = Object.entries(fields(c['state']))[0] ?? [];
-      const last = fields(fields(c['lastState'])['terminated']);
-      const of = fields(detail);
-      const exitCode = of['exitCode'] ?? last['exitCode'];
+      const { terminated, running } = isRecord(c['state']) ? c['state'] : {};
+      const state = terminated !== undefined ? 'terminated' : running !== undefined ? 'running' : 'waiting';
+      const exitCode =
+        numberAt(c, 'state', 'terminated', 'exitCode') ?? numberAt(c, 'lastState', 'terminated', 'exitCode');
       return {
-        pod: pod.metadata.name,
-        container: text(c['name']),
-        state: kind === 'terminated' || kind === 'running' ? kind : ('waiting' as const),
-        reason: text(of['reason']),
+        pod: name,
+        container: text(c, 'name'),
+        state,
+        reason: text(c, 'state', state, 'reason'),
         // The message of a container that ended may be the last lines of its log.
-        message: kind === 'waiting' ? text(of['message']) : '',
-        restarts: typeof c['restartCount'] === 'number' ? c['restartCount'] : 0,
-        ...(typeof exitCode === 'number' ? { exitCode } : {}),
+        message: state === 'waiting' ? text(c, 'state', 'waiting', 'message') : '',
+        restarts: numberAt(c, 'restartCount') ?? 0,
+        ...(exitCode === undefined ? {} : { exitCode }),
       };
     });
 }
@@ -84,17 +82,16 @@ async function warnings(ref: ObjectRef, about: ReadonlySet<string>, ask: Ask): P
   const path = `${apiPath('v1', namespace)}/events?fieldSelector=${encodeURIComponent('type=Warning')}&limit=500`;
   const answer = await ask('GET', path).catch(() => undefined);
   if (answer?.status !== 200) return [];
-  return list(answer.body['items'])
-    .filter((event) => about.has(text(fields(event['involvedObject'])['name'])))
+  return listAt(answer.body, 'items')
+    .filter((event) => about.has(text(event, 'involvedObject', 'name')))
     .map((event) => {
-      const { kind, name } = fields(event['involvedObject']);
-      const reason = text(event['reason']);
+      const reason = text(event, 'reason');
       return {
-        about: `${text(kind)} ${text(name)}`,
+        about: `${text(event, 'involvedObject', 'kind')} ${text(event, 'involvedObject', 'name')}`,
         reason,
-        message: TELLING.has(reason) ? text(event['message']) : '',
-        count: typeof event['count'] === 'number' ? event['count'] : 1,
-        last: text(event['lastTimestamp'] ?? event['eventTime']),
+        message: TELLING.has(reason) ? text(event, 'message') : '',
+        count: numberAt(event, 'count') ?? 1,
+        last: text(event, 'lastTimestamp') || text(event, 'eventTime'),
       };
     })
     .sort((a, b) => (a.last < b.last ? 1 : a.last > b.last ? -1 : 0))
@@ -116,14 +113,12 @@ const TELLING: ReadonlySet<string> = new Set([
   'ErrImageNeverPull',
 ]);
 
-function fields(value: unknown): Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+// A cut may leave half a character, which the ledger does not take.
+function text(body: unknown, ...path: readonly string[]): string {
+  return (textAt(body, ...path) ?? '').slice(0, TEXT).toWellFormed();
 }
 
-function list(value: unknown): readonly Fields[] {
-  return Array.isArray(value) ? value.map(fields) : [];
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value.slice(0, TEXT).toWellFormed() : '';
+function numberAt(body: unknown, ...path: readonly string[]): number | undefined {
+  const value = path.reduce<unknown>((at, key) => (isRecord(at) ? at[key] : undefined), body);
+  return typeof value === 'number' ? value : undefined;
 }
