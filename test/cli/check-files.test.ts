@@ -347,3 +347,12 @@ test('without it, a note says that the gate needs a namespace, and the findings 
   assert.equal(refused.code, 2);
   assert.match(refused.stderr, /`--namespace` is only for plain files/);
 });
+
+test('a file without metadata is left as it is, with a namespace and without', async () => {
+  const cwd = filesIn({
+    'a/kustomization.yaml': 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: []\n',
+    'a/config': 'apiVersion: v1\nkind: Config\nclusters: []\n',
+  });
+  for (const more of [[], ['--namespace', 'shop']])
+    assert.doesNotMatch((await check(cwd, ['--manifests', 'a', ...more])).stderr, /defect|Cannot convert/);
+});

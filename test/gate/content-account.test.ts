@@ -39,7 +39,7 @@ async function open() {
     proofs: 0,
     now: '2030-01-01',
   };
-  const account = () =>
+  const account = (isEnforced?: boolean) =>
     new ContentAccount(
       PRODUCTION,
       recorder,
@@ -49,6 +49,7 @@ async function open() {
       },
       () => at.basis,
       () => new Date(at.now),
+      isEnforced,
     );
   const one = account();
   const scan = async (objects: readonly KubernetesObject[], by = one) => {
@@ -246,4 +247,43 @@ test('endpoints may be behind for a moment: a proof that fails counts once it ha
   }
   assert.deepEqual(await after(3, slice('restless', 'x')), ['restless'], 'one reason after the other hides nothing');
   assert.deepEqual(told().slice(0, 3), ['forged', 'late', 'restless']);
+});
+
+test('where writes are not refused, only what runs or leads traffic has an entry', async () => {
+  const { scan, account } = await open();
+  const config = { ...pod('config'), kind: 'ConfigMap' } as KubernetesObject;
+  const slice = { ...pod('slice'), apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice' } as KubernetesObject;
+  const late = [pod('pod'), config, slice];
+  assert.deepEqual(await scan(late, account(false)), ['pod'], 'endpoints may be late');
+  assert.deepEqual(await scan([config], account()), ['config']);
+});
+
+test('a claim that was let through is still that once it has its volume, and no other claim is', async () => {
+  const { scan, account, recorder } = await open();
+  const now = new Date().toISOString();
+  const claim = (spec: object, annotations: Record<string, string> = {}, uid = 'uid of data') =>
+    ({
+      apiVersion: 'v1',
+      kind: 'PersistentVolumeClaim',
+      metadata: {
+        ...{ name: 'data', namespace: 'shop', uid, creationTimestamp: now },
+        ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+      },
+      spec,
+    }) as KubernetesObject;
+  const made = claim({ accessModes: ['ReadWriteOnce'] });
+  const evidence = recorder.asEvidence([
+    {
+      ...{ object: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace: 'shop', name: 'data' } },
+      ...{ operation: 'CREATE', subresource: '', user: 'operator', as: 'controller', dryRun: false },
+      digest: admissionDigest(made, 'CREATE'),
+    },
+  ]);
+  const body = { type: 'admission.allowed', environment: PRODUCTION, from: now, to: now, count: 1 } as const;
+  await recorder.record({ ...body, evidence: evidence.ref }, [evidence]);
+  const bound = { 'pv.kubernetes.io/bind-completed': 'yes', 'volume.kubernetes.io/selected-node': 'a' };
+  const spec = { accessModes: ['ReadWriteOnce'], volumeName: 'pv-1' };
+  assert.deepEqual(await scan([claim(spec, bound)], account()), []);
+  assert.deepEqual(await scan([claim(spec, { ...bound, 'volume.kubernetes.io/other': 'x' })], account()), ['data']);
+  assert.deepEqual(await scan([claim({ ...spec, storageClassName: 'other' }, bound, 'another')], account()), ['data']);
 });

@@ -295,3 +295,10 @@ test('a verdict records the namespace, and is rendered with it again when the en
   const named = { ...old, render } as Rendered;
   assert.equal(renderingAs(helm, named).spec.target.namespace, 'jobs');
 });
+
+test('governing a cluster-scoped kind takes no namespace from a kind of the same name in another group', async () => {
+  const provider = 'apiVersion: notification.example.com/v1\nkind: Provider\nmetadata: {name: chat, namespace: shop}\n';
+  const { rules, warnings } = await judged({ clusterScoped: ['Provider'] }, { 'p.yaml': provider });
+  assert.deepEqual(rules, ['chat in shop']);
+  assert.ok(!warnings.some((v) => v.code === 'namespace-ignored'));
+});
