@@ -96,10 +96,9 @@ export async function moveToArchive(
   checkArchive(request);
   const ledger = await openLedger(directory, origin, options);
   const store = join(directory, LEDGER_FILES.store);
-  const db = new DatabaseSync(store);
+  const db = new DatabaseSync(store, { timeout: 5000 });
   try {
     const before = statSync(store).size;
-    db.exec('PRAGMA busy_timeout = 5000');
     const interrupted = unfinished(ledger.read);
     if (interrupted !== undefined) await finish(db, ledger, interrupted, around);
     const moved = request.file === undefined ? undefined : await move(db, ledger, request, request.file, around);
@@ -198,7 +197,7 @@ function replace(db: DatabaseSync, segment: number, entries: number): void {
 
 function isLoose(reader: LedgerReader, store: string): boolean {
   if (reader.latest(['segment.archived'], '') === undefined) return false;
-  const db = new DatabaseSync(store, { readOnly: true });
+  const db = new DatabaseSync(store, { readOnly: true, timeout: 5000 });
   try {
     return shareFree(db) > WORTH_COMPACTING;
   } finally {

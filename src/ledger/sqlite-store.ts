@@ -196,9 +196,8 @@ function openDatabase(file: string, kind: Kind, isChecked = false): DatabaseSync
   let db: DatabaseSync | undefined;
   try {
     closeSync(openSync(file, 'a', 0o600)); // SQLite's other files get the same mode
-    db = new DatabaseSync(file);
+    db = new DatabaseSync(file, { timeout: 2000 }); // from the first statement: a reader may be recovering its files
     if (isChecked) refuseDamaged(db, file);
-    db.exec('PRAGMA busy_timeout = 2000');
     db.exec(SCHEMA);
     db.exec(KEPT_TRIGGERS);
     if (kind !== 'ledger') db.exec('PRAGMA synchronous = OFF');

@@ -46,7 +46,7 @@ export function refuseDamaged(db: DatabaseSync, file: string): void {
 export function dropDamagedCopy(file: string, warn: (message: string) => void): void {
   let damage: readonly string[];
   try {
-    const db = new DatabaseSync(file);
+    const db = new DatabaseSync(file, { timeout: 2000 });
     damage = damageIn(db, 'quick');
     db.close();
   } catch (thrown) {

@@ -7,9 +7,9 @@ import { CountersignError, messageOf } from '../model/index.ts';
  */
 export function eraseSubjects(file: string, texts: readonly string[]): number {
   try {
-    const db = new DatabaseSync(file);
+    const db = new DatabaseSync(file, { timeout: 5000 });
     try {
-      db.exec('PRAGMA busy_timeout = 5000; PRAGMA secure_delete = ON');
+      db.exec('PRAGMA secure_delete = ON');
       const erase = db.prepare('DELETE FROM subject WHERE text IN (SELECT value FROM json_each(?))');
       const { changes } = erase.run(JSON.stringify(texts));
       db.exec('PRAGMA wal_checkpoint(TRUNCATE)'); // so that no file contains it any more

@@ -441,7 +441,7 @@ test('modes, and the ledger: every cell of the table', async () => {
   for (const mode of modes)
     for (const column of table.columns.filter((c) => !c.includes('away'))) await ask(mode, column, cell(mode, column));
   // Somebody else holds the write lock: nothing can be committed.
-  const lock = new DatabaseSync(`${service.data}/ledger.db`);
+  const lock = new DatabaseSync(`${service.data}/ledger.db`, { timeout: 30_000 }); // the service may be writing
   lock.exec('BEGIN IMMEDIATE');
   try {
     for (const mode of modes)

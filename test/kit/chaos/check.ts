@@ -50,7 +50,7 @@ async function copyProblems(world: World, rows: readonly Row[]): Promise<string[
   for (const { name, service } of world.replicas) {
     const { code, stdout, stderr } = await countersign(['ledger', 'verify', '--data', service.data]);
     if (code !== 0) found.push(`the copy of ${name} is not verified: ${(stdout + stderr).slice(0, 300)}`);
-    const copy = new DatabaseSync(`${service.data}/ledger.db`, { readOnly: true });
+    const copy = new DatabaseSync(`${service.data}/ledger.db`, { readOnly: true, timeout: 30_000 });
     const leaves = copy.prepare('SELECT lower(hex(leaf)) AS leaf FROM entry ORDER BY seq').all();
     copy.close();
     const other = leaves.findIndex(({ leaf }, i) => leaf !== rows[i]?.leaf);
