@@ -146,7 +146,7 @@ export class AdmissionRecords {
   }
 
   #row(request: RequestOnRecord, as: string): AdmittedRequest {
-    const { uid, user, groups, operation, ref, subresource, digest } = request;
+    const { uid, user, groups, operation, ref, subresource, digest, template } = request;
     return {
       uid,
       at: this.#clock().toISOString(),
@@ -157,6 +157,7 @@ export class AdmissionRecords {
       subresource,
       as,
       ...(digest === undefined ? {} : { digest }),
+      ...(template === undefined ? {} : { template }),
     };
   }
 

@@ -1,4 +1,4 @@
-import { CONTROL_PLANE, type MachineryWrite } from '../machinery/index.ts';
+import { CONTROL_PLANE, type MachineryWrite, templateDigest } from '../machinery/index.ts';
 import {
   admissionDigest,
   canonicalJson,
@@ -88,6 +88,8 @@ export type RequestOnRecord = Pick<
   'uid' | 'operation' | 'user' | 'groups' | 'ref' | 'subresource' | 'dryRun'
 > & {
   readonly digest: string | undefined;
+  /** Digest of the pod template in the object, if it has one. */
+  readonly template?: string;
   /** Kind and name of the object's controller; empty if it has none. */
   readonly owner: string;
 };
@@ -98,6 +100,13 @@ export function forRecord(request: AdmissionRequest): RequestOnRecord {
   const controller = (object ?? oldObject) && controllerOf((object ?? oldObject) as KubernetesObject);
   const owner = controller === undefined ? '' : `${controller.kind} ${controller.name}`;
   return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request), owner };
+}
+
+/** Returns a request of an operator or a declared controller in the form that is recorded. */
+export function forRecordOfOthers(request: AdmissionRequest): RequestOnRecord {
+  const { object, subresource } = request;
+  const template = object === undefined || subresource !== '' ? undefined : templateDigest(object);
+  return { ...forRecord(request), ...(template === undefined ? {} : { template }) };
 }
 
 /** Returns the annotations of an object, or none. */

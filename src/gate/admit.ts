@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { APISERVER, INTO_PODS, leftDigest, type Proof, templateDigest } from '../machinery/index.ts';
+import { APISERVER, CONTROL_PLANE, INTO_PODS, leftDigest, type Proof, templateDigest } from '../machinery/index.ts';
 import {
   ADMITS,
   type AdmissionMode,
@@ -24,6 +24,7 @@ import {
   type AdmissionDecision,
   type AdmissionRequest,
   forRecord,
+  forRecordOfOthers,
   isListed,
   isMachinery,
   namespaceOf,
@@ -138,13 +139,16 @@ async function asMachinery(
   scope: AdmissionScope,
   proof: Proof | undefined,
 ): Promise<AdmissionDecision> {
-  if (proof?.kind === 'proven') {
+  if (proof?.kind === 'proven' && isListed(request, CONTROL_PLANE)) {
     scope.records.proven(forRecord(request));
     return told(yes({ 'allowed-as': 'machinery' }), await advised(request, scope));
   }
-  // Only a write of a declared controller needs no proof.
-  const as = proof === undefined ? 'controller' : 'machinery';
-  const unrecorded = await scope.records.allowed(forRecord(request), as).then(
+  // Only a declared controller needs no proof, and what it wrote is proven by this record alone.
+  const [as, recorded] =
+    proof?.kind === 'unknown'
+      ? (['machinery', forRecord(request)] as const)
+      : (['controller', forRecordOfOthers(request)] as const);
+  const unrecorded = await scope.records.allowed(recorded, as).then(
     () => ({}),
     (thrown) => ({ unrecorded: messageOf(thrown) }),
   );
@@ -213,7 +217,7 @@ async function onRecord(
   { records }: AdmissionScope,
   as: string,
 ): Promise<AdmissionDecision> {
-  await records.allowed(forRecord(request), as);
+  await records.allowed(as === 'operator' ? forRecordOfOthers(request) : forRecord(request), as);
   return yes({ 'allowed-as': as });
 }
 

@@ -1,7 +1,7 @@
 import { isEndpoints, isPodOrMaker, type Proof } from '../machinery/index.ts';
 import { contentDigest, controllerOf, type KubernetesObject, type ObjectRef, refKey, unbound } from '../model/index.ts';
 import { usesOf } from './break-glass.ts';
-import { letThrough } from './let-through.ts';
+import { LetThrough } from './let-through.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
@@ -58,6 +58,8 @@ export class ContentAccount {
   // The same as of the last full reading, whatever was approved then.
   #earlier: ReadonlyMap<string, string> = new Map();
   readonly #doubts = new Map<string, Doubt>();
+  readonly #letThrough: LetThrough;
+  #isWhole = false;
   #last = '';
   #standing: Map<string, Standing> | undefined;
   // Uids of ReplicaSets that are on the ledger and were scaled to zero.
@@ -81,10 +83,18 @@ export class ContentAccount {
     this.#ledger = ledger;
     this.#prove = prove;
     this.#basis = basis;
+    this.#letThrough = new LetThrough(environment, ledger, clock);
+  }
+
+  /** Forgets what was seen, because another replica goes on. */
+  forget(): void {
+    this.#letThrough.forget();
   }
 
   /** Begins a full reading: everything that is not seen again is gone. Proofs hold for as long as their basis does. */
   begin(): void {
+    this.#letThrough.begin();
+    this.#isWhole = true;
     this.#seen.clear();
     this.#open.clear();
     this.#standing = undefined;
@@ -103,17 +113,21 @@ export class ContentAccount {
       const isKnown = version !== '' && (this.#before.get(uid) === version || this.#proven.get(uid) === version);
       const proof = isKnown ? PROVEN : await this.#prove(object);
       if (proof?.kind === 'proven') this.#proven.set(uid, version);
+      if (isKnown) this.#letThrough.keep(uid);
       if (proof?.kind !== 'unproven') this.#doubts.delete(refKey(ref));
       this.#seen.delete(refKey(ref));
       this.#open.delete(uid);
       if (proof?.kind === 'unknown') this.#open.add(uid);
       if (proof?.kind !== 'unproven' || this.#isExcused(object)) continue;
-      if (!this.#isEnforced && !isPodOrMaker(object) && !isEndpoints(object)) continue;
-      if (!isPodOrMaker(object) && letThrough(this.#ledger, this.#environment, object)) {
+      const mayBe = !isPodOrMaker(object) || proof.isOfOperator === true;
+      const letThrough = mayBe ? this.#letThrough.compare(object) : 'none';
+      if (letThrough === 'same') {
         this.#proven.set(uid, version);
+        this.#doubts.delete(refKey(ref));
         continue;
       }
-      const { reason, lateMs = mayBeLate(object) ? LATE_MS : 0 } = proof;
+      if (!this.#isEnforced && !isPodOrMaker(object) && !isEndpoints(object)) continue;
+      const { reason, lateMs = letThrough === 'other' || mayBeLate(object) ? LATE_MS : 0 } = proof;
       if (lateMs > 0 && !this.#isConfirmed({ ref, uid, version, reason, lateMs })) this.#open.add(uid);
       else
         this.#seen.set(refKey(ref), {
@@ -136,6 +150,8 @@ export class ContentAccount {
 
   /** Records what changed. Returns the newly found objects. Throws the errors of the ledger. */
   async settle(): Promise<readonly Unproven[]> {
+    if (this.#isWhole) await this.#letThrough.end();
+    this.#isWhole = false;
     this.#standing ??= this.#read();
     const found = [...this.#seen.values()];
     const byUid = new Map(found.map((f) => [f.uid, f]));

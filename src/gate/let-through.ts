@@ -1,60 +1,233 @@
-import { GIVEN_TO_CLAIMS } from '../machinery/index.ts';
+import { GIVEN_TO_CLAIMS, isPodOrMaker, templateDigest } from '../machinery/index.ts';
 import {
   type AdmittedRequest,
   admissionDigest,
   CountersignError,
+  contentDigest,
+  digestOf,
+  type EntryOf,
   type KubernetesObject,
+  type ObjectRef,
+  type Recorded,
   refKey,
+  type StandingContent,
+  sha256,
+  unbound,
 } from '../model/index.ts';
-import type { LedgerView } from './ports.ts';
+import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
 const DECLARED: ReadonlySet<string> = new Set(['controller', 'operator']);
-// The clocks of the API server and ours differ, and its times have no fractions. An entry is written a moment later.
-const BEFORE_MS = 10_000;
-const AFTER_MS = 60_000;
+const CLOCKS_MS = 10_000; // between our clock and the API server's, whose times have no fractions
+const AGAIN_MS = 24 * 3_600_000;
+// Within which the cluster is read as it is after a write: what is recorded as standing covers no later writes.
+const SETTLED_MS = 60_000;
+const NONE = sha256('[]');
+
+/** A write of a declared controller or operator, and its place on the ledger. */
+type Row = AdmittedRequest & { readonly place: number };
+
+/** The content that an object had when it was found to be let through, and the place of that write on the ledger. */
+type Known = { readonly object: ObjectRef; readonly content: string; readonly place: number };
+
+const PLACES = 1000; // more than the requests of one entry
 
 /**
- * Tests whether the gate let through, for a declared controller or operator, exactly what an object is now: the digest
- * of the request is on the ledger. The time of the object's last write only says where on the ledger to look. What is
- * archived there was not read, so it is no proof.
+ * Knows which objects are exactly as the gate let a declared controller or operator write them. Neither the times nor
+ * the field managers of an object count: its writer can choose them. An object must have the content of the last write
+ * of it on the ledger. From then on, each new content needs a later write: content that was replaced and is put back
+ * has none. What stands is recorded once a day (`admission.standing`), so that a start reads the writes of one day.
  */
-export function letThrough(
-  ledger: Pick<LedgerView, 'latest' | 'firstAt' | 'evidence'>,
-  environment: string,
-  object: KubernetesObject,
-): boolean {
-  const moments = [lastWritten(object), Date.parse(String(object.metadata['creationTimestamp']))];
-  const variants = [object, unclaimed(object)];
-  return [...new Set(moments)]
-    .filter(Number.isFinite)
-    .some((at) => variants.some((variant) => isAdmittedAt(at, ledger, environment, variant)));
+export class LetThrough {
+  readonly #environment: string;
+  readonly #ledger: LedgerView & Recorder;
+  readonly #clock: () => Date;
+  // By uid: what was found in this reading of the cluster, and in those before.
+  #known = new Map<string, Known>();
+  #before: ReadonlyMap<string, Known> | undefined;
+  // By object: writes of the entries after `floor` that were read, oldest first.
+  readonly #rows = new Map<string, Row[]>();
+  #read: { floor: number; from: number; to: number } | undefined;
+  #standing: { readonly digest: string; readonly at: number } | undefined;
+  #covers: number | undefined;
+
+  constructor(environment: string, ledger: LedgerView & Recorder, clock: () => Date) {
+    this.#environment = environment;
+    this.#ledger = ledger;
+    this.#clock = clock;
+  }
+
+  /** Begins a full reading of the cluster: what is neither asked about nor kept in it no longer exists. */
+  begin(): void {
+    this.#before = new Map([...(this.#before ?? this.#stood()), ...this.#known]);
+    this.#known = new Map();
+    const settled = new Date(this.#clock().getTime() - SETTLED_MS).toISOString();
+    this.#covers = this.#latest(this.#ledger.firstAt?.(settled))?.index;
+  }
+
+  /** Ends a full reading, and records what stands if that is due. Throws the errors of the ledger. */
+  async end(): Promise<void> {
+    this.#before = new Map();
+    const rows = [...this.#known].map(([uid, { object, content }]): StandingContent => ({ uid, object, content }));
+    const evidence = this.#ledger.asEvidence(rows.sort((a, b) => (a.uid < b.uid ? -1 : 1)));
+    const now = this.#clock().getTime();
+    const isDue = this.#standing === undefined || now - this.#standing.at >= AGAIN_MS;
+    const isSame = (this.#standing?.digest ?? NONE) === evidence.ref.sha256;
+    if (!isDue || (isSame && rows.length === 0)) return;
+    const covers = this.#covers === undefined ? {} : { covers: this.#covers };
+    const body = { type: 'admission.standing', environment: this.#environment, count: rows.length, ...covers } as const;
+    await this.#ledger.record({ ...body, evidence: evidence.ref }, [evidence]);
+    this.#standing = { digest: evidence.ref.sha256, at: now };
+    this.#drop(this.#covers ?? -1);
+  }
+
+  /** Forgets everything, because another replica goes on. */
+  forget(): void {
+    this.#known.clear();
+    this.#rows.clear();
+    [this.#before, this.#read, this.#standing] = [undefined, undefined, undefined];
+  }
+
+  /** Says that an object is there, and as it was when it was last asked about. */
+  keep(uid: string): void {
+    const known = this.#known.get(uid) ?? this.#before?.get(uid);
+    if (known !== undefined) this.#known.set(uid, known);
+  }
+
+  /**
+   * Compares an object with what the gate let through: `same`, `other` if it let other content of it through, `none`
+   * if it let nothing through. Throws the errors of the ledger.
+   */
+  compare(object: KubernetesObject): 'same' | 'other' | 'none' {
+    const { ref, uid } = scanned(object);
+    const content = contentOf(object);
+    this.#before ??= this.#stood();
+    const known = this.#known.get(uid) ?? this.#before.get(uid);
+    if (known?.content === content) {
+      this.#known.set(uid, known);
+      return 'same';
+    }
+    const matches = matcher(object);
+    // Without an earlier content, only the last write counts: someone may have put back what it replaced.
+    const writes = this.#writesOf(object);
+    const later = known === undefined ? writes.slice(-1) : writes.filter((row) => row.place > known.place);
+    const found = later.find(matches);
+    if (found === undefined) return known === undefined && writes.length === 0 ? 'none' : 'other';
+    this.#known.set(uid, { object: ref, content, place: found.place });
+    return 'same';
+  }
+
+  // What stood when it was last recorded, but for objects that were written since: their last write counts.
+  #stood(): Map<string, Known> {
+    const last = this.#ledger.latest(['admission.standing'], this.#environment);
+    this.#readOn();
+    if (last === undefined) return new Map();
+    this.#standing = { digest: last.entry.evidence.sha256, at: Date.parse(last.entry.time) };
+    const place = ((last.entry.covers ?? -1) + 1) * PLACES - 1;
+    const rows = this.#ledger.evidence(last.entry.evidence) as readonly StandingContent[];
+    const isQuiet = ({ object }: StandingContent) =>
+      this.#rows.get(refKey(object))?.some(({ operation }) => operation !== 'CREATE') !== true;
+    return new Map(rows.filter(isQuiet).map(({ uid, object, content }) => [uid, { object, content, place }]));
+  }
+
+  // The writes that can have made an object what it is, oldest first; of older ones, the last. The time of its
+  // creation is the API server's own.
+  #writesOf(object: KubernetesObject): readonly Row[] {
+    const made = Date.parse(String(object.metadata['creationTimestamp']));
+    if (Number.isNaN(made)) return [];
+    const key = refKey(scanned(object).ref);
+    const canBeOfThis = (row: Row) => {
+      const at = Date.parse(row.at);
+      // The API server asks about a creation before it finds that there is such an object.
+      return at >= made - CLOCKS_MS && (row.operation !== 'CREATE' || at <= made + CLOCKS_MS);
+    };
+    this.#readOn();
+    const all = () => (this.#rows.get(key) ?? []).filter(canBeOfThis);
+    if (all().length === 0) this.#readBack(made - CLOCKS_MS, () => all().length > 0);
+    return all();
+  }
+
+  // Reads what is new on the ledger; the first time, back to what stood.
+  #readOn(): void {
+    const stood = this.#ledger.latest(['admission.standing'], this.#environment)?.entry;
+    const newest = this.#latest()?.index ?? -1;
+    const floor = stood?.covers ?? -1;
+    // Without a record of what stood, the writes of all time may count, and are read as they are needed.
+    this.#read ??=
+      stood === undefined ? { floor, from: newest + 1, to: newest } : { floor, from: floor + 1, to: floor };
+    const found: Row[][] = [];
+    for (let at = this.#latest(); at !== undefined && at.index > this.#read.to; at = this.#latest(at.index))
+      found.push(this.#rowsOf(at));
+    for (const row of found.reverse().flat()) this.#rows.set(refKey(row.object), [...this.#of(row), row]);
+    this.#read.to = Math.max(this.#read.to, newest);
+  }
+
+  #readBack(earliest: number, isEnough: () => boolean): void {
+    const read = this.#read;
+    const since = new Date(earliest).toISOString();
+    try {
+      while (read !== undefined && !isEnough()) {
+        const at = this.#latest(read.from, since);
+        if (at === undefined || at.index <= read.floor) return;
+        for (const row of this.#rowsOf(at).reverse()) this.#rows.set(refKey(row.object), [row, ...this.#of(row)]);
+        read.from = at.index;
+      }
+    } catch (thrown) {
+      // What is archived is not read, so it is no proof.
+      if (!(thrown instanceof CountersignError && thrown.code === 'entry-archived')) throw thrown;
+      if (read !== undefined) read.floor = read.from;
+    }
+  }
+
+  #drop(upTo: number): void {
+    for (const [key, rows] of this.#rows) {
+      const later = rows.filter(({ place }) => place >= (upTo + 1) * PLACES);
+      if (later.length === 0) this.#rows.delete(key);
+      else this.#rows.set(key, later);
+    }
+    if (this.#read !== undefined) this.#read.floor = upTo;
+  }
+
+  #of({ object }: Row): readonly Row[] {
+    return this.#rows.get(refKey(object)) ?? [];
+  }
+
+  #latest(before?: number, since?: string): Recorded<EntryOf<'admission.allowed'>> | undefined {
+    return this.#ledger.latest(['admission.allowed'], this.#environment, before, since);
+  }
+
+  #rowsOf({ index, entry }: Recorded<EntryOf<'admission.allowed'>>): Row[] {
+    return (this.#ledger.evidence(entry.evidence) as readonly AdmittedRequest[])
+      .map((row, i) => ({ ...row, place: index * PLACES + i }))
+      .filter(({ subresource, as }) => subresource === '' && DECLARED.has(as));
+  }
 }
 
-function isAdmittedAt(
-  written: number,
-  ledger: Pick<LedgerView, 'latest' | 'firstAt' | 'evidence'>,
-  environment: string,
-  object: KubernetesObject,
-): boolean {
-  const key = refKey(scanned(object).ref);
-  const digests = new Map<string, string>();
-  const isThis = ({ object: of, subresource, as, operation, digest }: AdmittedRequest) => {
-    if (digest === undefined || subresource !== '' || !DECLARED.has(as) || refKey(of) !== key) return false;
-    const own = digests.get(operation) ?? admissionDigest(object, operation);
-    digests.set(operation, own);
-    return digest === own;
+// What makes pods is scaled and annotated by others; its template says what runs.
+function contentOf(object: KubernetesObject): string {
+  const template = isPodOrMaker(object) ? templateDigest(object) : undefined;
+  return template === undefined ? contentDigest(unclaimed(unbound(object))) : `template ${template}`;
+}
+
+function matcher(object: KubernetesObject): (row: Row) => boolean {
+  const template = isPodOrMaker(object) ? templateDigest(object) : undefined;
+  const variants = [object, unbound(object), unclaimed(object)];
+  const digests = new Map<string, ReadonlySet<string>>();
+  const digestsFor = (operation: string): ReadonlySet<string> => {
+    const plain = variants.map((variant) => admissionDigest(alive(variant), operation));
+    const all = new Set(plain.flatMap((digest) => [digest, digestOf([digest, object['status'] ?? {}])]));
+    digests.set(operation, all);
+    return all;
   };
-  const [from, to] = [iso(written - BEFORE_MS), iso(written + AFTER_MS)];
-  const next = (before?: number) => ledger.latest(['admission.allowed'], environment, before, from);
-  try {
-    for (let at = next(ledger.firstAt?.(to)); at !== undefined && at.entry.time >= from; at = next(at.index))
-      if ((ledger.evidence(at.entry.evidence) as readonly AdmittedRequest[]).some(isThis)) return true;
-  } catch (thrown) {
-    if (thrown instanceof CountersignError && thrown.code === 'entry-archived') return false;
-    throw thrown;
-  }
-  return false;
+  return (row) => {
+    if (template !== undefined && row.template !== undefined) return row.template === template;
+    return row.digest !== undefined && (digests.get(row.operation) ?? digestsFor(row.operation)).has(row.digest);
+  };
+}
+
+function alive({ metadata, ...object }: KubernetesObject): KubernetesObject {
+  const { deletionTimestamp: _, deletionGracePeriodSeconds: __, ...rest } = metadata;
+  return { ...object, metadata: rest } as KubernetesObject;
 }
 
 // Fields that the control plane sets on a claim or a Service after it was made, each by a write of its own that was
@@ -77,15 +250,4 @@ function unclaimed(object: KubernetesObject): KubernetesObject {
     } as KubernetesObject['metadata'],
     spec: kind === 'Service' ? object['spec'] : spec,
   };
-}
-
-function lastWritten({ metadata }: KubernetesObject): number {
-  const managers = (metadata['managedFields'] ?? []) as readonly { subresource?: string; time?: string }[];
-  const times = managers.filter((m) => m.subresource !== 'status').map((m) => Date.parse(m.time ?? ''));
-  const known = times.filter((time) => Number.isFinite(time));
-  return known.length > 0 ? Math.max(...known) : Date.parse(String(metadata['creationTimestamp']));
-}
-
-function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

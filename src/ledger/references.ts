@@ -92,6 +92,8 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
       return named('result', entry.result, 'apply.result', entry, known);
     case 'drift.found':
       return first(entry.details ?? [], ({ admission }) => optional(admission, (i) => within('admission', i, known)));
+    case 'admission.standing':
+      return optional(entry.covers, (i) => within('covers', i, known));
     case 'content.resolved':
       return named('found', entry.found, 'content.unproven', entry, known);
     case 'breakglass.unconfirmed': {
@@ -201,6 +203,7 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'checkpoint.anchored',
   'admission.allowed',
   'admission.proven',
+  'admission.standing',
   'audit.covered',
 ] satisfies Entry['type'][]);
 

@@ -69,29 +69,33 @@ export function freshly(facts: MachineryFacts): MachineryFacts {
 
 /**
  * Result of a proof. `reason` is a sentence about the object, without its subject. `lateMs`: controllers may be behind
- * by so much, so that it counts only if it is still so by then.
+ * by so much, so that it counts only if it is still so by then. `isOfOperator`: its owners lead to a custom object of
+ * Git for which an operator may make it, so that it depends on what the gate let through.
  */
 export type Proof =
   | { readonly kind: 'proven' }
-  | { readonly kind: 'unproven'; readonly reason: string; readonly lateMs?: number }
+  | { readonly kind: 'unproven'; readonly reason: string; readonly lateMs?: number; readonly isOfOperator?: true }
   | { readonly kind: 'unknown'; readonly reason: string };
+
+/** What an `unproven` says besides its reason. */
+type Doubt = { readonly lateMs?: number; readonly isOfOperator?: true };
 
 /** Everything that a proof needs. */
 export type Case = { readonly write: MachineryWrite; readonly approved: Approved; readonly facts: MachineryFacts };
 
 /** Thrown inside a proof: the write does not follow from what is approved. */
 export class Unproven extends Error {
-  readonly lateMs: number | undefined;
+  readonly more: Doubt;
 
-  constructor(reason: string, lateMs?: number) {
+  constructor(reason: string, more: Doubt = {}) {
     super(reason);
-    this.lateMs = lateMs;
+    this.more = more;
   }
 }
 
 /** Throws `Unproven` with this reason unless the condition holds. `lateMs` as in `Proof`. */
 export function demand(condition: boolean, reason: string, lateMs?: number): asserts condition {
-  if (!condition) throw new Unproven(reason, lateMs);
+  if (!condition) throw new Unproven(reason, lateMs === undefined ? {} : { lateMs });
 }
 
 /** Returns the group and kind of an object, as duties name them: `apps/ReplicaSet`, `Pod`. */

@@ -1,15 +1,6 @@
 import { groupOf, type KubernetesObject } from '../model/index.ts';
 import { list, record } from './approved-template.ts';
-import {
-  type Approved,
-  type Case,
-  demand,
-  isMadeByOperator,
-  kindOf,
-  type MachineryFacts,
-  ownerOf,
-  type Proof,
-} from './proof.ts';
+import { type Approved, type Case, demand, kindOf, type MachineryFacts, ownerOf, type Proof } from './proof.ts';
 import { isApiService } from './prove-foreign.ts';
 import { proofFrom } from './prove-write.ts';
 
@@ -57,10 +48,6 @@ async function proveSlice(slice: KubernetesObject, of: Around): Promise<void> {
     const service = await serviceOf(name, namespace, of);
     if (service !== undefined && isApiService(service)) return;
   }
-  // An owner reference is written by the maker of the slice; what a Service of Git leads to is compared all the same.
-  const byName = labels[SERVICE_NAME];
-  const service = byName === undefined ? undefined : await serviceOf(byName, namespace, of);
-  if ((service === undefined || (await isMadeByOperator(service, of))) && (await isMadeByOperator(slice, of))) return;
   const owner = await ownerOf(slice, of.facts);
   const title = `the ${owner.kind} \`${owner.metadata.name}\``;
   demand(['Service', 'Endpoints'].includes(kindOf(owner)), `${title} has no slices`);

@@ -1,16 +1,6 @@
 import type { KubernetesObject } from '../model/index.ts';
 import { record } from './approved-template.ts';
-import {
-  type Approved,
-  type Case,
-  demand,
-  isMadeByOperator,
-  kindOf,
-  type MachineryFacts,
-  type Proof,
-  refOf,
-  Unproven,
-} from './proof.ts';
+import { type Approved, type Case, demand, kindOf, type MachineryFacts, type Proof, refOf, Unproven } from './proof.ts';
 import {
   proveClaimOfPod,
   proveClaimOfSet,
@@ -22,8 +12,8 @@ import { proofFrom } from './prove-write.ts';
 
 /**
  * Proves an object that no commit has, and that makes no pods, as it is in the cluster. It is proven if a controller of
- * the control plane makes exactly this, or if it belongs to a custom object of Git and operators are declared. Never
- * throws.
+ * the control plane makes exactly this. Owner references prove nothing about an object that an operator may have made:
+ * its writer sets them. Never throws.
  */
 export async function proveForeign(
   object: KubernetesObject,
@@ -34,7 +24,6 @@ export async function proveForeign(
 }
 
 async function proveMade(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<void> {
-  if (await isMadeByOperator(object, of)) return;
   const { name } = object.metadata;
   const made = MADE.filter((m) => m.kind === kindOf(object) && (m.name === undefined || m.name === name));
   const reasons: string[] = [];

@@ -64,10 +64,7 @@ async function proofOf(prove: () => Promise<void>): Promise<Proof> {
 }
 
 function whyNot(thrown: unknown): Proof {
-  if (thrown instanceof Unproven) {
-    const { message: reason, lateMs } = thrown;
-    return { kind: 'unproven', reason, ...(lateMs === undefined ? {} : { lateMs }) };
-  }
+  if (thrown instanceof Unproven) return { kind: 'unproven', reason: thrown.message, ...thrown.more };
   // Only the cluster's silence leaves it open. A write that breaks its proof is not proven.
   return thrown instanceof CountersignError && thrown.recover === 'retry'
     ? { kind: 'unknown', reason: messageOf(thrown) }

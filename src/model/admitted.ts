@@ -141,4 +141,17 @@ export type AdmittedRequest = {
   readonly as: string;
   /** `admissionDigest` of the object, if the request has one. */
   readonly digest?: string;
+  /** Digest of its pod template, if it has one, and an operator or a declared controller wrote it. */
+  readonly template?: string;
+};
+
+/**
+ * One object that was as the gate let a declared controller or operator write it, as in the evidence of
+ * `admission.standing`.
+ */
+export type StandingContent = {
+  readonly uid: string;
+  readonly object: ObjectRef;
+  /** Digest of its content; of an object that makes pods, of its template. */
+  readonly content: string;
 };

@@ -305,6 +305,17 @@ const SCHEMAS = {
     /** The `ProvenWrites`. */
     evidence,
   }),
+  /**
+   * Objects that are as the gate let a declared controller or operator write them, once a day. Writes up to the entry
+   * `covers` (`admission.allowed`) are accounted for by it.
+   */
+  'admission.standing': object({
+    environment,
+    count,
+    covers: index.optional(),
+    /** The `StandingContent`s. */
+    evidence,
+  }),
   /** A request that `enforce` would refuse, allowed with a warning. */
   'admission.warned': object({
     environment,

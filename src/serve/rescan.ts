@@ -107,6 +107,7 @@ class Rescan {
   forget(): void {
     this.#whole = undefined;
     this.#changed.clear();
+    this.parts.content?.forget();
   }
 
   /** Reads and judges everything; `follow` begins the watches. Throws the errors of cluster, rules and ledger. */

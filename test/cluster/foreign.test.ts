@@ -83,3 +83,88 @@ test('what someone made while the gate was away is an exception, one for each ob
   assert.equal(entry.how, 'proven or gone');
   assert.equal(again.entries('content.unproven', 'production').length, kinds.length);
 });
+
+const group = 'operated.example.test';
+const pump = `apiVersion: ${group}/v1
+kind: Contraption
+metadata: {name: pump, namespace: operated-by}
+`;
+const definition = {
+  ...{
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `contraptions.${group}` },
+  },
+  spec: {
+    ...{ group, scope: 'Namespaced', names: { plural: 'contraptions', kind: 'Contraption' } },
+    versions: [{ name: 'v1', served: true, storage: true, schema: { openAPIV3Schema: { type: 'object' } } }],
+  },
+};
+
+test('what an operator made is proven by the record of it, never by its owner or its times', async () => {
+  const ns = 'operated-by';
+  const core = `/api/v1/namespaces/${ns}`;
+  const deployments = `/apis/apps/v1/namespaces/${ns}/deployments`;
+  await stage.admin.request('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', definition);
+  const all = `/apis/${group}/v1/contraptions`;
+  await stage.waitFor(async () => (await stage.get(all)).status === 200, 'the kind');
+  const { service, configuration } = await stage.running(
+    ns,
+    {},
+    {
+      files: { [`${PATH}/pump.yaml`]: pump },
+      arguments: ['--rescan', '3s'],
+      environment: { admission: { mode: 'enforce', operators: ['user:operator'] } },
+    },
+  );
+  const { body } = await stage.get(`/apis/${group}/v1/namespaces/${ns}/contraptions/pump`);
+  const { uid } = body['metadata'] as { uid: string };
+  const owner = { apiVersion: `${group}/v1`, kind: 'Contraption', name: 'pump', uid, controller: true };
+  const metadata = (name: string) => ({ name, ownerReferences: [owner] });
+  const config = (a: string) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadata: metadata('made'), data: { a } });
+  const web = (name: string, image: string) => ({
+    ...{ apiVersion: 'apps/v1', kind: 'Deployment', metadata: metadata(name) },
+    spec: {
+      ...{ replicas: 1, selector: { matchLabels: { app: name } } },
+      template: {
+        metadata: { labels: { app: name } },
+        spec: { containers: [{ name: 'web', image, resources: { limits: { cpu: '100m', memory: '64Mi' } } }] },
+      },
+    },
+  });
+  const operator = await stage.as('operator');
+  const write = async (method: string, path: string, object: object, by = operator) => {
+    const answer = await by.request(method, path, object);
+    assert.ok(answer.status < 300, JSON.stringify(answer.body));
+  };
+  await write('POST', `${core}/configmaps`, config('1'));
+  await write('POST', deployments, web('made', 'registry.example.test/made:1'));
+  await write('PUT', `${core}/configmaps/made`, config('2'));
+  await stage.waitFor(async () => {
+    const { body: pods } = await stage.get(`${core}/pods`);
+    return (pods['items'] as unknown[]).length === 1;
+  }, 'the pod of the operator’s Deployment');
+  await service.entry('admission.standing', 'production', (e) => e.count > 0);
+  await service.stop();
+  assert.deepEqual(service.entries('content.unproven', 'production'), []);
+  const hooks = '/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations';
+  await (await stage.as('oncall')).request('DELETE', `${hooks}/${stage.webhook}`);
+  // All of it with the owner, and under the name of the operator’s field manager.
+  const secret = { apiVersion: 'v1', kind: 'Secret', metadata: metadata('forged') };
+  await write('PUT', `${core}/configmaps/made?fieldManager=operator`, config('1'), stage.admin);
+  await write('POST', `${core}/secrets?fieldManager=operator`, secret, stage.admin);
+  await write('POST', `${deployments}?fieldManager=operator`, web('forged', 'evil'), stage.admin);
+  const again = await stage.serve(configuration, ns);
+  for (const kind of ['ConfigMap', 'Secret', 'Deployment'])
+    await again.entry('content.unproven', 'production', (e) => e.object.kind === kind);
+  const { entry: scanned } = await again.entry('cluster.scanned', 'production', (e) => e.objects > 5);
+  assert.ok(scanned.objects > 5);
+  const found = again.entries('content.unproven', 'production').map(({ entry }) => entry);
+  assert.deepEqual(found.map(({ object }) => `${object.kind} ${object.name}`).sort(), [
+    'ConfigMap made',
+    'Deployment forged',
+    'Secret forged',
+  ]);
+  const [forged] = found.filter(({ object }) => object.kind === 'Deployment');
+  assert.match(forged?.reason ?? '', /the gate did not let an operator make it as it is/);
+});
