@@ -1,4 +1,4 @@
-import { ANNOTATION, type Environment, policyNames } from '../model/index.ts';
+import { ANNOTATION, type Environment, operatorIdentities, policyNames } from '../model/index.ts';
 import { IS_GENUINE, namesSpec, tokensSpec } from './account-policies.ts';
 import { among, cel, NAMESPACES, within } from './cel.ts';
 import { ADMISSION, BESIDE, OTHER_PARTS, PLAIN_BINDING, SUBRESOURCE } from './webhook-objects.ts';
@@ -114,7 +114,10 @@ function fence(plan: StaticPlan): object[] {
   const isScaledByOthers = enforced.some((e) =>
     e.spec.drift.ignore.some(({ fields }) => fields.includes('/spec/replicas')),
   );
-  const passing = enforced.flatMap((e) => [...e.spec.admission.controllers, ...e.spec.admission.operators]);
+  const passing = enforced.flatMap(({ spec: { admission } }) => [
+    ...admission.controllers,
+    ...operatorIdentities(admission.operators),
+  ]);
   const ours = plan.ours.map((user) => `user:${user}`);
   const isNew = `(oldObject == null || !${says('oldObject')} || ${reason('object')} != ${reason('oldObject')})`;
   return policy(plan, 'fence', {

@@ -34,6 +34,7 @@ import { belongs } from './belongs.ts';
 import type { BreakGlass } from './break-glass.ts';
 import { addsDebugContainer } from './debug-container.ts';
 import { admissible, type EnvironmentState } from './environment-state.ts';
+import { declaredFor } from './operator-makes.ts';
 import type { ClusterFacts } from './ports.ts';
 import { leftInTemplate } from './prove-machinery.ts';
 import type { RulesInForce, Ruling } from './rules-in-force.ts';
@@ -204,7 +205,7 @@ async function asOther(request: AdmissionRequest, scope: AdmissionScope): Promis
   if (isLeftToOthers(request, drift.ignore)) return onRecord(request, scope, 'left to others');
   // An operator makes objects. In a running pod it would start what no template has.
   const isDebugging = request.operation === 'CONNECT' || INTO_PODS.has(request.subresource);
-  if (isDebugging || !isListed(request, admission.operators)) return undefined;
+  if (isDebugging || declaredFor(request, admission.operators).kind !== 'makes') return undefined;
   if (!(await belongs(request, owned, scope.facts))) return undefined;
   const ruled = await ruling(request, scope);
   const denied =
@@ -311,6 +312,9 @@ function refusal(request: AdmissionRequest, scope: AdmissionScope, unproven: str
           'any other mutating webhook must leave it alone'
         : '')
     );
+  const declared = declaredFor(request, environment.spec.admission.operators);
+  if (declared.kind === 'other')
+    return `${what}, and ${declared.reason}. If it should make this, declare it under \`spec.admission.operators\``;
   const repository = source.url.replace(/:\/\/[^@/]*@/, '://');
   const glass = !breakGlass.mayUse(request)
     ? ''

@@ -1,4 +1,12 @@
-import type { AdmittedRequest, EntryOf, Environment, ObjectRef, ProvenWrites, Recorded } from '../model/index.ts';
+import {
+  type AdmittedRequest,
+  type EntryOf,
+  type Environment,
+  type ObjectRef,
+  operatorIdentities,
+  type ProvenWrites,
+  type Recorded,
+} from '../model/index.ts';
 import { type AuditedWrite, readAuditEvent } from './account-for.ts';
 import { isListed, isMachinery } from './admission-request.ts';
 import { usesOf } from './break-glass.ts';
@@ -121,7 +129,8 @@ function becomes(write: AuditedWrite, environment: Environment): [Previewed['out
   if (isMachinery(write, environment))
     return ['let through', 'machinery, if its content follows from what is approved'];
   if (write.subresource === 'eviction') return ['let through', 'eviction'];
-  if (isListed(write, admission.operators)) return ['operator', 'if it belongs to an object in Git'];
+  if (isListed(write, operatorIdentities(admission.operators)))
+    return ['operator', 'if it belongs to an object in Git'];
   if (admission.breakGlass.groups.some((g) => write.groups.includes(g)))
     return ['break-glass', 'only while it is open'];
   return ['refused', ''];

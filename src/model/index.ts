@@ -35,6 +35,7 @@ export { builtInScope, type KindScope } from './kind-scope.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';
 export { markedTexts } from './marked-texts.ts';
+export { type Operator, operatorIdentities, operatorsOf, type WrittenOperator } from './operators.ts';
 export * from './ordered-value.ts';
 export * from './place.ts';
 export * from './pointer.ts';

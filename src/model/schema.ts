@@ -496,6 +496,40 @@ export const API_SERVER_PLUGINS = [
 ] as const;
 export type ApiServerPlugin = (typeof API_SERVER_PLUGINS)[number];
 const identity = z.string().regex(/^(user|group):.+$/, '`user:NAME` or `group:NAME`');
+const operator = z.union(
+  [
+    identity,
+    z.strictObject({
+      identity: identity.describe('`user:NAME` or `group:NAME`.'),
+      makes: z
+        .strictObject({
+          kinds: z
+            .array(
+              z
+                .string()
+                .max(317)
+                .regex(
+                  /^[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9][a-z0-9.-]*)?$/,
+                  'a kind as in a manifest: `Service`, or `Deployment.apps`',
+                ),
+            )
+            .min(1)
+            .max(100)
+            .optional()
+            .describe('Kinds of the objects (`Service`, or with the group `Deployment.apps`); default: all.'),
+          images: z
+            .array(z.string().min(1).max(500))
+            .min(1)
+            .max(100)
+            .optional()
+            .describe('Images of their containers, with `*` for any text; default: all.'),
+        })
+        .optional()
+        .describe('What it makes; everything else that it writes is refused. Default: anything.'),
+    }),
+  ],
+  '`user:NAME`, `group:NAME`, or `identity` and `makes`',
+);
 
 // Controllers of kube-controller-manager that write into namespaces, by their account names with
 // --use-service-account-credentials (kubernetes/kubernetes, cmd/kube-controller-manager/names).
@@ -815,10 +849,12 @@ export const environmentSchema = z.strictObject({
               'Review what you add: they may write anything but pods that no approved template explains.',
           ),
         operators: z
-          .array(identity)
+          .array(operator)
+          .max(100)
           .default([])
           .describe(
-            'Identities that may only write objects which belong, by controller references, to an object in Git.',
+            'Identities that may only write objects which belong, by controller references, to an object in Git; ' +
+              'with `makes`, only such objects.',
           ),
         injected: z
           .array(injectionSchema)

@@ -1,5 +1,6 @@
 import { clusterScopes, scopeText } from './cluster-scope.ts';
 import { digestOf } from './digest.ts';
+import { operatorsOf, operatorText } from './operators.ts';
 import type { Environment, TrustPolicy } from './schema.ts';
 
 /** Record of an environment's document: who governs what. Addresses contain no passwords. */
@@ -54,7 +55,7 @@ export function stated(
     drift: drift.mode,
     breakGlass: admission.breakGlass.groups,
     controllers: admission.controllers,
-    operators: admission.operators,
+    operators: operatorsOf(admission.operators).map(operatorText),
   };
 }
 

@@ -50,6 +50,9 @@ const PLAIN = new Set([
   'Environment.spec.policies.parameters.KEY',
   'Environment.spec.admission.controllers[]',
   'Environment.spec.admission.operators[]',
+  'Environment.spec.admission.operators[].identity',
+  'Environment.spec.admission.operators[].makes.kinds[]',
+  'Environment.spec.admission.operators[].makes.images[]',
   ...[
     'name',
     'labels[]',

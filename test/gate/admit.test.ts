@@ -627,6 +627,42 @@ test('an operator may write what belongs to an object of Git, by references that
   );
 });
 
+test('an operator that was declared to make something makes nothing else', async () => {
+  const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', uid: 'git', controller: true };
+  const ask = (kind: string, apiVersion: string, more: object, operators: readonly object[], operation = 'CREATE') => {
+    const object = { apiVersion, kind, metadata: { name: 'a', namespace: 'shop', ownerReferences: [owner] }, ...more };
+    const to = { apiVersion, kind, namespace: 'shop', name: 'a' };
+    const [now, before] = operation === 'DELETE' ? [undefined, object] : [object, undefined];
+    return admit(
+      request({ user: 'operator', operation, ref: to, object: now, oldObject: before }),
+      scope({ owners: { 'ConfigMap/settings': { uid: 'git' } }, admission: { operators } }),
+    );
+  };
+  const pods = (...images: (string | undefined)[]) => ({
+    spec: {
+      template: { spec: { initContainers: [{ image: 'db/init:1' }], containers: images.map((image) => ({ image })) } },
+    },
+  });
+  const makes = { kinds: ['Service', 'StatefulSet.apps'], images: ['db/*'] };
+  const only = [{ identity: 'user:operator', makes }];
+  assert.equal((await ask('Service', 'v1', {}, only)).allowed, true);
+  assert.equal((await ask('StatefulSet', 'apps/v1', pods('db/main:2'), only)).allowed, true);
+  const secret = await ask('Secret', 'v1', {}, only);
+  assert.equal(secret.allowed, false);
+  assert.match(secret.message, /`operator` makes no Secret: `makes.kinds` does not have it. If it should make this/);
+  assert.equal((await ask('Secret', 'v1', {}, only, 'DELETE')).allowed, false);
+  assert.equal((await ask('StatefulSet', 'apps.example.test/v1', pods('db/a'), only)).allowed, false, 'another group');
+  const evil = await ask('StatefulSet', 'apps/v1', pods('db/main:2', 'evil/db:1'), only);
+  assert.match(evil.message, /makes nothing with the image `evil\/db:1`: no pattern in `makes.images` matches it/);
+  assert.equal((await ask('StatefulSet', 'apps/v1', pods(undefined), only)).allowed, false, 'no image');
+  const custom = { spec: { parts: [{ containers: [{ image: 'evil' }] }] } };
+  const anyKind = [{ identity: 'user:operator', makes: { images: ['db/*'] } }];
+  assert.equal((await ask('Cluster', 'example.test/v1', custom, anyKind)).allowed, false, 'in a custom kind');
+  const two = [...only, { identity: 'user:operator', makes: { kinds: ['Secret'] } }];
+  assert.equal((await ask('Secret', 'v1', {}, two)).allowed, true, 'one of two entries fits');
+  assert.equal((await ask('Secret', 'v1', {}, [...only, { identity: 'user:operator' }])).allowed, true);
+});
+
 test('an operator changes nothing in a running pod, whoever owns it', async () => {
   const owner = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', uid: 'git', controller: true };
   const ref = { ...REF, kind: 'Pod', name: 'web' };
