@@ -71,6 +71,7 @@ export type ApplyOptions = {
 const GONE_MS = 5000;
 const REPLACED_MS = 30_000;
 const POLL_MS = 100;
+const REFUSALS = 20; // that are compared with a new one
 const EXPLAINED = 5; // objects whose trouble is recorded with a failure
 
 /**
@@ -520,15 +521,28 @@ class Run {
     return { outcome: 'applied', applied: this.#changed.length, pruned: this.#prune.length };
   }
 
+  // Corrections of drift and restores bring nothing new; with a change, the same refusal is another one.
+  #isOnRecord(error: string): boolean {
+    const { environment, revision } = this.#revision;
+    const { ledger } = this.#ports;
+    let change = ledger.latest(['apply.intent'], environment);
+    while (change !== undefined && change.entry.purpose !== 'apply' && change.entry.purpose !== 'rollback')
+      change = ledger.latest(['apply.intent'], environment, change.index);
+    const since = change?.index ?? -1;
+    let at = ledger.latest(['apply.refused'], environment);
+    for (let i = 0; at !== undefined && at.index > since && i < REFUSALS; i++) {
+      if (at.entry.revision === revision && at.entry.error === error) return true;
+      at = ledger.latest(['apply.refused'], environment, at.index);
+    }
+    return false;
+  }
+
   // Before the first write, a refusal leaves the cluster unchanged. It is recorded once, not at every check.
   async #refuse(thrown: unknown): Promise<Applied> {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     const { environment, revision, verdict } = this.#revision;
     const error = messageOf(thrown);
-    const last = this.#ports.ledger.latest(['apply.refused', 'apply.result', 'apply.intent'], environment);
-    const known =
-      last?.entry.type === 'apply.refused' && last.entry.revision === revision && last.entry.error === error;
-    if (!known) {
+    if (!this.#isOnRecord(error)) {
       await this.#ports.ledger.record({ type: 'apply.refused', environment, revision, verdict, error }, []);
       this.#ports.log.warn(
         { environment, revision, purpose: this.#purpose, error, hint: thrown.hint },

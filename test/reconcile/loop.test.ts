@@ -250,6 +250,24 @@ test('a dry run that refuses leaves the cluster as it was', async () => {
   assert.equal(loop.status.state, 'refused');
 });
 
+test('a commit that is refused again is recorded once, also when drift was put right in between', async () => {
+  const loop = open();
+  await loop.at(one);
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'more', error: refused(), times: 100 });
+  for (let i = 0; i < 3; i++) {
+    await loop.at(two);
+    loop.cluster.drift('cm');
+    await loop.reconciler.defend();
+  }
+  assert.equal(loop.entries('drift.corrected').length, 3);
+  assert.equal(loop.entries('apply.refused').length, 1);
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'cm', error: refused(), times: 1 });
+  loop.cluster.drift('cm');
+  await loop.reconciler.defend();
+  await loop.at(two);
+  assert.equal(loop.entries('apply.refused').length, 2, 'a correction that is refused is another one');
+});
+
 test('an object of another owner is refused by name, and taken over only where the environment says so', async () => {
   const loop = open();
   loop.cluster.owner = (ref) => (ref.name === 'cm' ? 'Flux' : undefined);
