@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { buildBundle, type PolicyBundle, readBundle } from '../bundle/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
 import { type Finding, type Findings, printFindings, showFindingsText } from '../findings/index.ts';
-import { ignoredNamespace, placeObject, scopesOf, withoutNamespace } from '../gate/index.ts';
+import { ignoredNamespace, misplaced, placeObject, scopesOf, withoutNamespace } from '../gate/index.ts';
 import { builtInScope, CountersignError, count, messageOf, type RenderedObject } from '../model/index.ts';
 import {
   evaluateDocuments,
@@ -151,6 +151,9 @@ class Run {
       }
     }
     this.#objects += objects.length + documents.length;
+    for (const object of objects)
+      if (isMapping(object.object.metadata))
+        for (const v of misplaced(object)) this.#findings.push({ ...v, level: 'error' });
     if (this.#namespace === undefined) this.unplaced += objects.filter(isUnplaced).length;
     // A definition in a later file may say whether a kind needs a namespace.
     if (this.#namespace !== undefined || (this.#wantsInventory && !this.#combine)) this.#held.push(...objects);

@@ -20,6 +20,7 @@ export { momentsOf } from './first-seen.ts';
 export type { Gate, KnownFile } from './gate.ts';
 export { viewOf } from './ledger-view.ts';
 export { ignoredNamespace, placeObject, scopesOf, withoutNamespace } from './place-objects.ts';
+export { misplaced, placementOf } from './placement.ts';
 export type {
   ClockOffset,
   ClusterFacts,

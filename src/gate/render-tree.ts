@@ -39,6 +39,7 @@ import {
   scopesOf,
   unknownKinds,
 } from './place-objects.ts';
+import { misplaced } from './placement.ts';
 import type { ServedScope } from './ports.ts';
 
 const FILES_AT_ONCE = 8; // requested from git in advance; each may be as large as the largest allowed object
@@ -105,6 +106,7 @@ async function placed({ environment, servedScope, turns }: RenderParts, read: Re
   const gathered = gather([{ ...NO_MANIFEST, objects }]);
   await turns.breathe();
   violations.addAll(gathered.violations);
+  for (const problems of await turns.map(objects, misplaced)) violations.addAll(problems);
   warnings.addAll(ignored.filter((v) => v !== undefined));
   return {
     objects: gathered.objects,

@@ -38,6 +38,7 @@ export { markedTexts } from './marked-texts.ts';
 export { type Operator, operatorIdentities, operatorsOf, type WrittenOperator } from './operators.ts';
 export * from './ordered-value.ts';
 export * from './place.ts';
+export * from './placement.ts';
 export * from './pointer.ts';
 export * from './recent.ts';
 export * from './schema.ts';

@@ -22,6 +22,8 @@ export type OwnedObject = {
   readonly entry: number;
   readonly file: string;
   readonly line: number;
+  /** Its order among the objects of a change; undefined if it states none. */
+  readonly order?: number;
 };
 
 /** The objects a revision owns in the cluster, and deleted ones that the API server still has (finalizers). */

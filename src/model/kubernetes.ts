@@ -105,7 +105,14 @@ export const USER_ANNOTATION = {
    * Several are separated by commas.
    */
   allow: 'countersign.dev/allow',
+  /** The order in which a change writes objects: an integer; lower ones first. */
+  order: 'countersign.dev/order',
 } as const;
+
+/** Tests whether a label or annotation is one of ours, and may not be in manifests in the repository. */
+export function isReserved(key: string): boolean {
+  return isStamp(key) && !Object.values<string>(USER_ANNOTATION).includes(key);
+}
 
 const BUILT_IN: ReadonlySet<string> = new Set([
   '',

@@ -82,6 +82,8 @@ export const VIOLATIONS = {
   'namespace-ignored': 'An object of a cluster-scoped kind names a namespace, which has no effect.',
   'scope-unknown': 'An object sets no namespace, and the scope of its kind is unknown.',
   'kind-not-governed': 'An object is of a cluster-scoped kind that the environment may not own.',
+  'order-unreadable': 'An annotation that orders objects is not an integer.',
+  'order-contradicts': 'Two annotations give an object different orders.',
   'kustomize-failed': 'Kustomize could not render the directory.',
   'kustomize-missing': 'A kustomization names a file that is not there.',
   'kustomize-remote': 'A kustomization names a remote source.',

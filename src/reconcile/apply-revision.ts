@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { type EnvironmentState, recordOf } from '../gate/index.ts';
+import { type EnvironmentState, placementOf, recordOf } from '../gate/index.ts';
 import {
   type AllowedRevision,
   CountersignError,
@@ -10,6 +10,7 @@ import {
   messageOf,
   type ObjectRef,
   type OwnedObject,
+  type Placement,
   type Plan,
   type Recorded,
   type RenderedObject,
@@ -23,11 +24,13 @@ import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
 import type { ReconcilePorts, Step } from './ports.ts';
+import { waveOf, wavesOf } from './waves.ts';
 
 type Purpose = EntryOf<'apply.intent'>['purpose'];
 type Item = {
   readonly ref: ObjectRef;
   readonly rendered: RenderedObject;
+  readonly placement: Placement;
   readonly isNew: boolean;
   owned: OwnedObject;
   replace: boolean;
@@ -138,7 +141,15 @@ class Run {
     const settled = new Map(await ports.turns.map(inventory.objects, (o) => [refKey(o.ref), o] as const));
     const items = await ports.turns.map(revision.objects, (rendered): Item => {
       const isNew = !owned.has(refKey(rendered.ref));
-      return { ref: rendered.ref, rendered, isNew, owned: own(rendered, revision, settled), ...UNSEEN };
+      const placement = placementOf(rendered);
+      return {
+        ref: rendered.ref,
+        rendered,
+        placement,
+        isNew,
+        owned: own({ rendered, placement }, revision, settled),
+        ...UNSEEN,
+      };
     });
     // The state of objects that an interrupted or failed run may have written is unknown.
     const touched = open === undefined ? [] : [...open.plan.objects.map((o) => o.ref), ...open.plan.prune];
@@ -165,7 +176,7 @@ class Run {
   }
 
   async run(): Promise<Applied> {
-    const { cluster, environment, trace } = this.#ports;
+    const { trace } = this.#ports;
     const aside = this.#options.aside ?? ((task) => task());
     const dryRun = () => trace('dry-run', { objects: this.#changed.length }, () => this.#rehearse());
     const later = await aside(dryRun).catch((thrown) => this.#refuse(thrown));
@@ -178,20 +189,15 @@ class Run {
     let intent = await this.#recordIntent();
     this.#step('intended');
     try {
-      await this.#write(this.#changed.filter((i) => !later.deferred.has(refKey(i.ref))));
-      for (let rest = this.#changed.filter((i) => later.deferred.has(refKey(i.ref))); rest.length > 0; ) {
-        await cluster.watch(
-          rest.map((i) => i.ref),
-          environment.spec.target.namespaces,
-        );
-        this.#refuseOtherOwners(rest);
-        const { now, still } = await this.#dryRunReady(rest);
-        intent = await this.#recordIntent(intent.index);
-        await this.#write(now);
-        rest = still;
+      const waves = wavesOf(this.#changed);
+      for (const [i, wave] of waves.entries()) {
+        intent = await this.#writeWave(wave, later.deferred, intent);
+        if (i === waves.length - 1) break;
+        if (!(await this.#healthy(wave, true))) return SUPERSEDED;
+        this.#step('wave');
       }
       this.#step('written');
-      if (!(await trace('health', {}, () => this.#healthy()))) return { outcome: 'superseded', applied: 0, pruned: 0 };
+      if (!(await this.#healthy(this.#changed))) return SUPERSEDED;
       this.#step('healthy');
       const leaving = await trace('prune', { objects: this.#prune.length }, () => this.#removeAll());
       this.#step('pruned');
@@ -200,6 +206,25 @@ class Run {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
       return await this.#recordFailure(thrown, intent);
     }
+  }
+
+  // Returns the newest intent: objects that needed others of the wave first are intended once those exist.
+  async #writeWave(wave: readonly Item[], deferred: ReadonlySet<string>, intent: Intent): Promise<Intent> {
+    const { cluster, environment } = this.#ports;
+    await this.#write(wave.filter((i) => !deferred.has(refKey(i.ref))));
+    let newest = intent;
+    for (let rest = wave.filter((i) => deferred.has(refKey(i.ref))); rest.length > 0; ) {
+      await cluster.watch(
+        rest.map((i) => i.ref),
+        environment.spec.target.namespaces,
+      );
+      this.#refuseOtherOwners(rest);
+      const { now, still } = await this.#dryRunReady(rest);
+      newest = await this.#recordIntent(newest.index);
+      await this.#write(now);
+      rest = still;
+    }
+    return newest;
   }
 
   #writing(item: Item): Writing {
@@ -225,6 +250,7 @@ class Run {
     this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
     const deferred = new Set(await this.#deferred());
+    this.#refuseBackwards(deferred);
     await this.#dryRunEach(
       this.#changed.filter((i) => !deferred.has(refKey(i.ref))),
       (item) => deferred.add(refKey(item.ref)),
@@ -232,7 +258,7 @@ class Run {
     const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
     this.#irreversible = await irreversible(deed, cluster);
     // Restoring an earlier state is always allowed; only going forward needs permission.
-    if (this.#purpose === 'apply' || this.#purpose === 'rollback') {
+    if (this.#goesForward) {
       if (this.#items.length === 0 && this.#state.owned.size > 0)
         this.#irreversible = [...this.#irreversible, { action: 'empty' }];
       refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
@@ -257,6 +283,21 @@ class Run {
     }
   }
 
+  // A wave that needs what a later one brings would fail after the first write.
+  #refuseBackwards(deferred: ReadonlySet<string>): void {
+    for (const item of this.#changed.filter((i) => deferred.has(refKey(i.ref)))) {
+      const later = this.#changed.find((other) => brings(other, item) && waveOf(other) > waveOf(item));
+      if (later === undefined) continue;
+      const message = `${refText(item.ref)} needs ${refText(later.ref)}, which has a higher order`;
+      throw placed(
+        new CountersignError('cluster-refused', message, {
+          hint: `give ${refText(later.ref)} an order of at most ${item.placement.order}, or none`,
+        }),
+        item.rendered.source,
+      );
+    }
+  }
+
   // Objects in namespaces or of kinds that this change creates cannot be dry-run yet: they are dry-run, together, once
   // those exist.
   async #deferred(): Promise<ReadonlySet<string>> {
@@ -264,7 +305,8 @@ class Run {
     const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
     const missing = new Set<string>();
     await this.#inParallel([...places], async ([place, item]) => {
-      if (broughtBy(this.#changed, item) && !(await this.#ports.cluster.isReadyFor(item.ref))) missing.add(place);
+      if (this.#changed.some((other) => brings(other, item)) && !(await this.#ports.cluster.isReadyFor(item.ref)))
+        missing.add(place);
     });
     const isMissing = ({ ref }: Item) => missing.has(`${ref.apiVersion}/${ref.kind}/${ref.namespace}`);
     return new Set(this.#changed.filter(isMissing).map((i) => refKey(i.ref)));
@@ -385,17 +427,25 @@ class Run {
       );
   }
 
-  async #healthy(): Promise<boolean> {
+  // Only going forward waits: what is unhealthy may be why something is restored. `isOrdered`: an annotation asks for
+  // the wait. Returns false if something newer came first.
+  #healthy(items: readonly Item[], isOrdered = false): Promise<boolean> {
     const { wait: awaited, timeout } = this.#ports.environment.spec.health;
-    if (!awaited || (this.#purpose !== 'apply' && this.#purpose !== 'rollback')) return true;
-    const written = this.#changed.map(
+    if (!this.#goesForward || !(awaited || isOrdered)) return Promise.resolve(true);
+    const written = items.map(
       ({ ref }): Written => ({ ref, generation: this.#ports.cluster.live(ref)?.generation ?? 0 }),
     );
-    return awaitHealth(written, this.#ports, {
-      timeoutMs: durationMs(timeout),
-      superseded: this.#options.superseded ?? (() => false),
-      progress: this.#options.progress ?? (() => {}),
-    });
+    const wait = () =>
+      awaitHealth(written, this.#ports, {
+        timeoutMs: durationMs(timeout),
+        superseded: this.#options.superseded ?? (() => false),
+        progress: this.#options.progress ?? (() => {}),
+      });
+    return this.#ports.trace('health', {}, wait);
+  }
+
+  get #goesForward(): boolean {
+    return this.#purpose === 'apply' || this.#purpose === 'rollback';
   }
 
   // In reverse order of applying. Returns the objects the API server still has; it is asked until they are gone.
@@ -404,7 +454,7 @@ class Run {
     // Before anything is deleted: what controllers made of our objects outlives them for a moment.
     const own = new Map<string, ReadonlySet<string>>();
     for (const ref of this.#prune) if (this.#isCreated(ref)) own.set(ref.name, (await this.#contents(ref.name)).own);
-    for (const stage of this.#ports.cluster.stages(this.#prune.map((ref) => ({ ref }))).reverse()) {
+    for (const stage of this.#removals()) {
       const refs = await this.#removable(
         stage.map((s) => s.ref),
         own,
@@ -414,6 +464,17 @@ class Run {
       leaving.push(...refs.filter((ref) => !gone.has(refKey(ref))));
     }
     return leaving;
+  }
+
+  #removals(): readonly (readonly { readonly ref: ObjectRef }[])[] {
+    const { owned } = this.#state;
+    const placed = this.#prune.map((ref) => {
+      const { order } = owned.get(refKey(ref)) ?? {};
+      return { ref, placement: { order: order ?? 0, isStated: order !== undefined } };
+    });
+    return wavesOf(placed)
+      .flatMap((wave) => this.#ports.cluster.stages(wave))
+      .reverse();
   }
 
   // A namespace that a failed change had created goes again, but not with what others put there meanwhile.
@@ -501,8 +562,7 @@ class Run {
     const evidence = this.#ports.ledger.asEvidence(
       recordOf(this.#state, { objects: this.#items.map((i) => i.owned), leaving }),
     );
-    const awaited =
-      this.#ports.environment.spec.health.wait && (this.#purpose === 'apply' || this.#purpose === 'rollback');
+    const awaited = this.#ports.environment.spec.health.wait && this.#goesForward;
     await this.#ports.ledger.record(
       {
         type: 'apply.result',
@@ -621,7 +681,7 @@ function isNamespace(ref: ObjectRef): boolean {
 // An object whose content did not change keeps the stamp of the revision that gave it that content, and need not be
 // written.
 function own(
-  rendered: RenderedObject,
+  { rendered, placement }: Pick<Item, 'rendered' | 'placement'>,
   revision: AllowedRevision,
   settled: ReadonlyMap<string, OwnedObject>,
 ): OwnedObject {
@@ -634,6 +694,7 @@ function own(
     revision: revision.revision,
     entry: revision.verdict,
     ...place,
+    ...(placement.isStated ? { order: placement.order } : {}),
   };
 }
 
@@ -653,6 +714,7 @@ function isAltered(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.code === 'cluster-altered';
 }
 
+const SUPERSEDED: Applied = { outcome: 'superseded', applied: 0, pruned: 0 };
 const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: false };
 const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
 
@@ -668,12 +730,11 @@ function latestOf(
   return [...new Set([...made, ...earlier])].slice(0, (kept + 2) * made.length);
 }
 
-function broughtBy(changed: readonly Item[], item: Item): boolean {
-  return changed.some(({ ref, rendered }) => {
-    if (ref.kind === 'Namespace') return ref.name === item.ref.namespace;
-    const names = (rendered.object['spec'] as { names?: { kind?: string } } | undefined)?.names;
-    return ref.kind === 'CustomResourceDefinition' && names?.kind === item.ref.kind;
-  });
+// Tests whether an object makes the namespace or the kind of an item.
+function brings({ ref, rendered }: Item, item: Item): boolean {
+  if (ref.kind === 'Namespace') return ref.name === item.ref.namespace;
+  const names = (rendered.object['spec'] as { names?: { kind?: string } } | undefined)?.names;
+  return ref.kind === 'CustomResourceDefinition' && names?.kind === item.ref.kind;
 }
 
 const RBAC = 'rbac.authorization.k8s.io/';

@@ -90,6 +90,7 @@ export type Step =
   | 'dry-run'
   | 'intended'
   | 'first-write'
+  | 'wave'
   | 'written'
   | 'healthy'
   | 'pruned'

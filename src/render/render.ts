@@ -1,6 +1,7 @@
 import type { ViolationCode } from '../model/index.ts';
 import {
   digestOf,
+  isReserved,
   isStamp,
   type KubernetesObject,
   messageOf,
@@ -12,7 +13,6 @@ import {
   refKey,
   refText,
   type SourceLine,
-  USER_ANNOTATION,
   type ValuePath,
   type Violation,
 } from '../model/index.ts';
@@ -378,6 +378,5 @@ function identityProblem({
 function forbiddenMark(metadata: unknown): boolean {
   const { annotations, labels } = (metadata ?? {}) as { annotations?: unknown; labels?: unknown };
   const keys = (value: unknown) => (typeof value === 'object' && value !== null ? Object.keys(value) : []);
-  const annotated = keys(annotations).filter((key) => key !== USER_ANNOTATION.allow);
-  return [...annotated, ...keys(labels)].some(isStamp);
+  return keys(annotations).some(isReserved) || keys(labels).some(isStamp);
 }

@@ -119,6 +119,8 @@ const OF_CODE: Readonly<Record<ViolationCode, ExceptionType | null>> = {
   'namespace-ignored': null,
   'scope-unknown': null,
   'kind-not-governed': null,
+  'order-unreadable': null,
+  'order-contradicts': null,
   'kustomize-failed': null,
   'kustomize-missing': null,
   'kustomize-remote': null,

@@ -337,6 +337,18 @@ test('with --namespace, rules see objects where the gate will have them', async 
   assert.deepEqual(messages(await run(combined, '--combine'), 'error'), []);
 });
 
+test('an order that is no integer is refused as the gate does it', async () => {
+  const text = 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n  annotations: {countersign.dev/order: "x"}\n';
+  const files = { 'a/a.yaml': text, 'a/b.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: none\n', ...NAMESPACES };
+  const found = parsed(
+    await check(filesIn(files), ['--manifests', 'a', '--policy', 'policy', '--output', 'json']),
+  ).findings.filter((f) => f.code !== 'policy');
+  assert.deepEqual(
+    found.map((f) => [f.level, f.code, f.source?.line]),
+    [['error', 'order-unreadable', 5]],
+  );
+});
+
 test('without it, a note says that the gate needs a namespace, and the findings stay those of the rules', async () => {
   const cwd = filesIn({ 'a/s.yaml': UNPLACED });
   const result = await check(cwd, ['--manifests', 'a']);

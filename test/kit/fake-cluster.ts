@@ -53,6 +53,8 @@ export class FakeCluster implements ClusterPort {
   owner: (ref: ObjectRef) => string | undefined = () => undefined;
   /** Kinds that hold instances, for definitions that are about to be removed. */
   instances: (definition: ObjectRef) => boolean = () => false;
+  /** Objects whose namespace or kind is not there until something is written. */
+  missing: (ref: ObjectRef) => boolean = () => false;
   connected = true;
   /** Namespaces that hold objects of others. */
   readonly inUse = new Set<string>();
@@ -118,8 +120,8 @@ export class FakeCluster implements ClusterPort {
     return this.owner(ref);
   }
 
-  async isReadyFor(): Promise<boolean> {
-    return true;
+  async isReadyFor(ref: ObjectRef): Promise<boolean> {
+    return !this.missing(ref);
   }
 
   dryRun(rendered: RenderedObject, _: OwnedObject, { exact = false }: Writing): Promise<DryRun> {
