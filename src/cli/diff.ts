@@ -1,7 +1,7 @@
 import { createTwoFilesPatch } from 'diff';
 import { Cluster, connect, differences } from '../cluster/index.ts';
 import type { ProcessSettings } from '../config/index.ts';
-import { renderedAt } from '../gate/index.ts';
+import { placementOf, renderedAt } from '../gate/index.ts';
 import { sourceRepository } from '../git/index.ts';
 import {
   CountersignError,
@@ -64,11 +64,13 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
       },
     );
     try {
-      const { objects, violations } = await renderedAt(
+      const { objects: all, violations } = await renderedAt(
         { ...gate, servedScope: (kind) => cluster.scopeOf(kind) },
         commit,
       );
       for (const v of violations) io.err(`${paint(io, 'yellow', 'warning:')} ${plain(v.message)}\n`);
+      const objects = all.filter((o) => placementOf(o).hook === undefined);
+      const hooks = all.filter((o) => !objects.includes(o)).map((o) => refText(o.ref));
       const open = opener(environment);
       const found: Difference[] = [];
       await inParallel(objects, async (rendered) => {
@@ -90,7 +92,7 @@ export async function diff(options: DiffOptions, settings: ProcessSettings, io: 
         if (difference !== undefined) found.push(difference);
       });
       found.sort((a, b) => (a.object < b.object ? -1 : 1));
-      print(found, objects.length, options, io);
+      print(found, objects.length, hooks, options, io);
       return found.length === 0 ? EXIT.yes : EXIT.no;
     } finally {
       await close();
@@ -148,7 +150,13 @@ function hidden(values: unknown, other: unknown): Record<string, string> {
   );
 }
 
-function print(found: readonly Difference[], total: number, { output }: DiffOptions, io: Io): void {
+function print(
+  found: readonly Difference[],
+  total: number,
+  hooks: readonly string[],
+  { output }: DiffOptions,
+  io: Io,
+): void {
   if (output === 'json') {
     io.out(`${JSON.stringify(found, null, 2)}\n`);
     return;
@@ -160,6 +168,7 @@ function print(found: readonly Difference[], total: number, { output }: DiffOpti
       else if (line.startsWith('-')) io.out(`${paint(io, 'red', plain(line))}\n`);
       else io.out(`${plain(line)}\n`);
   }
+  for (const hook of hooks) io.out(`hook ${plain(hook)}: not compared, runs with the next change\n`);
   io.out(
     found.length === 0
       ? `no difference: all ${total} objects match Git\n`

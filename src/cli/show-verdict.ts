@@ -1,4 +1,4 @@
-import { type CommitVerdict, count, type Verdict, type Violation } from '../model/index.ts';
+import { type CommitVerdict, count, type HookPhase, refText, type Verdict, type Violation } from '../model/index.ts';
 import { type Io, paint, plain } from '../terminal/index.ts';
 
 /** Returns the head of a verdict for people: the change, the signers, the approvals. */
@@ -19,8 +19,19 @@ export function showVerdictHead(verdict: Verdict, io: Io): string {
       `  ${paint(io, 'green', '✓')} approved by ${a.principal}  ` +
       `${paint(io, 'dim', `${a.class}${a.match === 'exact' ? '' : `, ${a.match}`}  ${plain(a.reason)}`)}`,
   );
-  return [head, ...commits, ...approvals].map((l) => `${l}\n`).join('');
+  const hooks = (verdict.hooks ?? []).map(
+    ({ object, phases }) =>
+      `  hook: ${plain(refText(object))} runs ${phases.map((phase) => WHEN[phase]).join(', and ')}`,
+  );
+  return [head, ...commits, ...approvals, ...hooks].map((l) => `${l}\n`).join('');
 }
+
+const WHEN: Readonly<Record<HookPhase, string>> = {
+  before: 'before the objects are written',
+  main: 'with the objects',
+  after: 'once the objects are healthy',
+  failure: 'if the change fails',
+};
 
 /** Returns its last lines: the outcome, and what it is based on. */
 export function showVerdictEnd(verdict: Verdict, io: Io): string {

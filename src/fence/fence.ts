@@ -388,27 +388,7 @@ async function helm(
       return { value, source, ...(sealedWith === undefined ? {} : { sealedWith }) };
     });
   });
-  const violations = new Kept(KEPT_OF_ALL);
-  const isTest = (value: unknown) => (hookOf(value) ?? '').includes('test');
-  for (const { value, source } of documents)
-    if (hookOf(value) !== undefined && !isTest(value))
-      violations.add(() => ({
-        code: 'helm-hook',
-        message: `\`${source.file}\` is a hook (${hookOf(value)}), which only runs in an installation by helm itself`,
-        source,
-        hint: 'make it an ordinary object; for a Job that runs once, put its version into its name',
-      }));
-  return {
-    documents: documents.filter(({ value }) => !isTest(value)),
-    violations: violations.list('too-many-violations', `\`${shown}\` has`),
-    content,
-  };
-}
-
-function hookOf(value: unknown): string | undefined {
-  return (value as { metadata?: { annotations?: Record<string, string> } } | null)?.metadata?.annotations?.[
-    'helm.sh/hook'
-  ];
+  return { documents, violations: [], content };
 }
 
 // The output of a program cannot be read: it is not YAML, or exceeds a limit.

@@ -28,6 +28,7 @@ import { waitIfBehind, waitIfOff } from './clock-offset.ts';
 import type { Gate } from './gate.ts';
 import { readImages } from './images-in-force.ts';
 import { kindText, unknownKinds } from './place-objects.ts';
+import { placementOf } from './placement.ts';
 import { recordVerdict } from './record-verdict.ts';
 import { type RenderedTree, renderedBy, renderTree } from './render-tree.ts';
 import { outOfScope } from './scope.ts';
@@ -63,6 +64,7 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
     warnings: judged.warnings.slice(0, MAX_CODES),
     ...(judged.waived.length === 0 ? {} : { waived: judged.waived.slice(0, MAX_CODES) }),
     objects: judged.objects.length,
+    ...hooksIn(judged.objects),
     consulted: {
       trustDigest: judged.trustDigest,
       bundleDigest: judged.bundleDigest,
@@ -82,6 +84,14 @@ export async function assess(gate: Gate, from: string, to: string): Promise<Asse
       ? allow(gate.environment, to, recorded.index, judged.objects, judged.allows)
       : undefined;
   return { verdict, recorded, allowed, objects: judged.objects };
+}
+
+function hooksIn(objects: readonly RenderedObject[]): Pick<Verdict, 'hooks'> {
+  const hooks = objects.flatMap((o) => {
+    const { hook } = placementOf(o);
+    return hook === undefined ? [] : [{ object: o.ref, phases: hook.runs.map((r) => r.phase) }];
+  });
+  return hooks.length === 0 ? {} : { hooks: hooks.slice(0, MAX_CODES) };
 }
 
 type Judged = {

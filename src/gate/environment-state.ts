@@ -104,6 +104,7 @@ function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
     a.revision === b.revision &&
     a.file === b.file &&
     a.line === b.line &&
+    a.hook === b.hook &&
     a.ref.apiVersion === b.ref.apiVersion
   );
 }
@@ -170,14 +171,18 @@ export function admissible(state: EnvironmentState): Admissible {
 
 function computeAdmissible(state: EnvironmentState): Admissible {
   const digests = new Map<string, string[]>();
-  const objects = [...state.inventory.objects, ...(state.open?.failed === false ? state.open.plan.objects : [])];
+  const lasting = state.inventory.objects.filter((o) => o.hook !== 'ran'); // made again, a hook would run again
+  const objects = [...lasting, ...(state.open?.failed === false ? state.open.plan.objects : [])];
   for (const { ref, admitted } of objects) {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
   }
-  const removed: readonly ObjectRef[] =
-    state.open?.failed === false ? [...state.open.plan.prune, ...(state.open.plan.replace ?? [])] : [];
+  const removed: readonly ObjectRef[] = state.open?.failed === false ? removedBy(state.open.plan) : [];
   const planned = new Map((state.open?.plan.objects ?? []).map((o) => [refKey(o.ref), o]));
   return { digests, removable: new Set(removed.map(refKey)), planned };
+}
+
+function removedBy({ prune, replace = [], hooks = [] }: Plan): readonly ObjectRef[] {
+  return [...prune, ...replace, ...hooks.map((h) => h.object)];
 }
 
 function lastApplied(

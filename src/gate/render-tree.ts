@@ -39,7 +39,7 @@ import {
   scopesOf,
   unknownKinds,
 } from './place-objects.ts';
-import { misplaced } from './placement.ts';
+import { isNeverWritten, misplaced, neverWritten } from './placement.ts';
 import type { ServedScope } from './ports.ts';
 
 const FILES_AT_ONCE = 8; // requested from git in advance; each may be as large as the largest allowed object
@@ -101,13 +101,15 @@ async function placed({ environment, servedScope, turns }: RenderParts, read: Re
   const served = await servedScopes(unknownKinds(read.objects, known), servedScope);
   const scopeOf: ScopeOf = (ref) => known(ref) ?? served.get(kindText(ref));
   const namespace = defaultNamespace(environment);
-  const objects = await turns.map(read.objects, (o) => placeObject(o, namespace, scopeOf));
+  const all = await turns.map(read.objects, (o) => placeObject(o, namespace, scopeOf));
+  const objects = all.filter((o) => !isNeverWritten(o));
+  const unwritten = await turns.map(all, neverWritten);
   const ignored = await turns.map(read.objects, (o) => ignoredNamespace(o, scopeOf));
   const gathered = gather([{ ...NO_MANIFEST, objects }]);
   await turns.breathe();
   violations.addAll(gathered.violations);
-  for (const problems of await turns.map(objects, misplaced)) violations.addAll(problems);
-  warnings.addAll(ignored.filter((v) => v !== undefined));
+  for (const problems of await turns.map(all, misplaced)) violations.addAll(problems);
+  warnings.addAll([...ignored, ...unwritten].filter((v) => v !== undefined));
   return {
     objects: gathered.objects,
     violations: violations.list('too-many-violations', `\`${path}\` has`),

@@ -87,6 +87,10 @@ function entryReferences(entry: Entry, known: Known): string | undefined {
       );
     case 'apply.result':
       return resultProblem(entry, known);
+    case 'hook.started':
+      return named('intent', entry.intent, 'apply.intent', entry, known);
+    case 'hook.ended':
+      return named('started', entry.started, 'hook.started', entry, known);
     case 'drift.remains':
     case 'drift.corrected':
       return named('result', entry.result, 'apply.result', entry, known);
@@ -187,6 +191,8 @@ const REFERRING: ReadonlySet<Entry['type']> = new Set([
   'waiver.used',
   'apply.intent',
   'apply.result',
+  'hook.started',
+  'hook.ended',
   'drift.remains',
   'drift.corrected',
   'drift.found',

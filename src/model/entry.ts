@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { canonicalJson } from './digest.ts';
+import { HOOK_PHASES } from './placement.ts';
 
 // Fields in the order of canonical JSON: parsed data is then already sorted.
 function object<S extends z.core.$ZodLooseShape>(shape: S) {
@@ -249,6 +250,25 @@ const SCHEMAS = {
   }),
   /** The cluster refused an allowed revision; nothing was written. */
   'apply.refused': object({ environment, revision: text, verdict: z.int(), error: text }),
+  /** A hook was made: from here on, its effects cannot be undone. */
+  'hook.started': object({
+    environment,
+    intent: index,
+    revision: text,
+    object: objectRef,
+    phase: z.enum(HOOK_PHASES),
+    /** The uid of the object; empty if it was gone at once. */
+    uid: text,
+  }),
+  'hook.ended': object({
+    environment,
+    /** Index of the `hook.started` entry. */
+    started: index,
+    object: objectRef,
+    phase: z.enum(HOOK_PHASES),
+    outcome: z.enum(['succeeded', 'failed']),
+    error: text.optional(),
+  }),
   'drift.found': object({
     environment,
     revision: text,

@@ -1,4 +1,5 @@
 import type { ObjectRef } from './kubernetes.ts';
+import type { HookPhase, Occasion } from './placement.ts';
 import type { IgnoreRule } from './schema.ts';
 import type { TroubleSeen } from './trouble-seen.ts';
 
@@ -24,6 +25,11 @@ export type OwnedObject = {
   readonly line: number;
   /** Its order among the objects of a change; undefined if it states none. */
   readonly order?: number;
+  /**
+   * Undefined for an ordinary object. A hook that `stays` is there like any object; one that `ran` is not missed: it
+   * ran, its delete policy removed it, or nothing called for it.
+   */
+  readonly hook?: 'stays' | 'ran';
 };
 
 /** The objects a revision owns in the cluster, and deleted ones that the API server still has (finalizers). */
@@ -56,6 +62,12 @@ export type Plan = {
   readonly irreversible?: readonly Irreversible[];
   /** Namespaces that did not exist before. If the change fails, they are removed again unless others use them. */
   readonly created?: readonly ObjectRef[];
+  /** Hooks that run, in order; they are among the `objects`. Their delete policies may remove them. */
+  readonly hooks?: readonly { readonly object: ObjectRef; readonly phase: HookPhase; readonly order: number }[];
+  /** Why the change takes place, if it has hooks. */
+  readonly occasion?: Occasion;
+  /** Of a restore: effects of the failed change that it does not undo. */
+  readonly remains?: readonly Irreversible[];
 };
 
 /** How an environment writes. */

@@ -3,6 +3,7 @@ import type { Moment, SignatureFormat } from './commit.ts';
 import type { KindScope } from './kind-scope.ts';
 import type { ObjectRef } from './kubernetes.ts';
 import type { SourceLine } from './place.ts';
+import type { HookPhase } from './placement.ts';
 import type { Environment } from './schema.ts';
 import type { CommitCode, ViolationCode } from './violation-code.ts';
 
@@ -128,5 +129,7 @@ export type Verdict = {
   /** Violations covered by waivers. */
   readonly waived?: readonly Violation[];
   readonly objects: number;
+  /** Objects that are hooks, with the phases in which they run. */
+  readonly hooks?: readonly { readonly object: ObjectRef; readonly phases: readonly HookPhase[] }[];
   readonly consulted: Consulted;
 };

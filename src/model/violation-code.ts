@@ -84,6 +84,9 @@ export const VIOLATIONS = {
   'kind-not-governed': 'An object is of a cluster-scoped kind that the environment may not own.',
   'order-unreadable': 'An annotation that orders objects is not an integer.',
   'order-contradicts': 'Two annotations give an object different orders.',
+  'hook-unknown': 'An annotation that makes an object a hook names what is not known.',
+  'hook-contradicts': 'Two annotations make an object a hook of different phases.',
+  'hook-not-run': 'An object is in Git for an occasion that does not exist here, so it is not applied.',
   'kustomize-failed': 'Kustomize could not render the directory.',
   'kustomize-missing': 'A kustomization names a file that is not there.',
   'kustomize-remote': 'A kustomization names a remote source.',
@@ -96,7 +99,7 @@ export const VIOLATIONS = {
   'helm-outside': 'A chart reaches outside of the repository.',
   'helm-pin': 'A chart is not pinned by its digest.',
   'helm-dependency': 'A dependency of a chart is not in the repository.',
-  'helm-hook': 'A chart has hooks, which Countersign does not run.',
+  'helm-hook': 'A chart has hooks, which an earlier version did not run.',
   'helm-not-reproducible': 'A chart renders differently each time.',
   // Rules, waivers and evidence about images
   policy: 'A rule denies it; `rule` names the rule.',

@@ -9,6 +9,7 @@ import {
   inParallel,
   messageOf,
   type ObjectRef,
+  type Occasion,
   type OwnedObject,
   type Placement,
   type Plan,
@@ -22,6 +23,7 @@ import {
 } from '../model/index.ts';
 import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
+import { type HookRun, Hooks, hooksOf, remainsOf, runsOnce } from './hooks.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
 import type { ReconcilePorts, Step } from './ports.ts';
 import { waveOf, wavesOf } from './waves.ts';
@@ -40,6 +42,8 @@ type Item = {
   exact: boolean;
   /** Others wrote to it, and it cannot be replaced as a whole. */
   isDoubted: boolean;
+  /** Of a hook: the digest that its dry run gave is that of its creation. */
+  isRehearsed: boolean;
 };
 type Intent = Recorded<EntryOf<'apply.intent'>>;
 type RunDeed = {
@@ -47,6 +51,9 @@ type RunDeed = {
   readonly items: readonly Item[];
   readonly changed: readonly Item[];
   readonly prune: readonly ObjectRef[];
+  /** Hooks that this change may run. */
+  readonly hooks: readonly Item[];
+  readonly settled: ReadonlyMap<string, OwnedObject>;
 };
 
 /**
@@ -65,6 +72,8 @@ export type ApplyOptions = {
   readonly force?: ReadonlySet<string>;
   /** Whether to stop waiting, because something newer must be applied. */
   readonly superseded?: () => boolean;
+  /** Whether to stop waiting also for a hook: the process ends, or someone asks for something else. */
+  readonly stopping?: () => boolean;
   readonly progress?: (message: string) => void;
   /** Runs what writes nothing while other work on the environment goes on. */
   readonly aside?: <T>(task: () => Promise<T>) => Promise<T>;
@@ -107,6 +116,11 @@ class Run {
   readonly #changed: readonly Item[];
   readonly #prune: readonly ObjectRef[];
   readonly #scaled: ReadonlyMap<string, Scaled>;
+  readonly #hookItems: readonly Item[];
+  readonly #settled: ReadonlyMap<string, OwnedObject>;
+  #hooks: Hooks<Item>;
+  #occasion: Occasion | undefined;
+  #intent: Intent | undefined;
   #irreversible: readonly Irreversible[] = [];
   #first = true;
   #createdBefore: readonly ObjectRef[] = [];
@@ -126,6 +140,9 @@ class Run {
     this.#items = deed.items;
     this.#changed = deed.changed;
     this.#prune = deed.prune;
+    this.#hookItems = deed.hooks;
+    this.#settled = deed.settled;
+    this.#hooks = this.#hooksOf([]);
     this.#scaled = scaledBy(revision.objects);
   }
 
@@ -160,6 +177,11 @@ class Run {
       return settled.get(key)?.rendered !== rendered.digest || options.force?.has(key) === true || isDoubtful(key);
     });
     const kept = new Set(await ports.turns.map(items, (i) => refKey(i.ref)));
+    const isForward = goesForward(purpose);
+    // Otherwise a hook that stays is an object like any other, and one that ran is left alone.
+    const isHook = ({ ref, placement }: Item) =>
+      placement.hook !== undefined && (isForward || settled.get(refKey(ref))?.hook !== 'stays');
+    const changed = items.filter((item, i) => differs[i] && !isHook(item));
     const gone = [...[...owned.values()].map((o) => o.ref), ...inventory.leaving].filter(
       (ref) => !kept.has(refKey(ref)),
     );
@@ -167,12 +189,9 @@ class Run {
     const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter(
       (ref) => mayRemove(ref, revision) || created.has(refKey(ref)),
     );
-    return new Run(revision, purpose, ports, options, {
-      state,
-      items,
-      changed: items.filter((_, i) => differs[i]),
-      prune,
-    });
+    const isDue = isForward && (changed.length > 0 || prune.length > 0 || items.some((_, i) => differs[i]));
+    const hooks = items.filter((item) => isDue && isHook(item));
+    return new Run(revision, purpose, ports, options, { state, items, changed, prune, hooks, settled });
   }
 
   async run(): Promise<Applied> {
@@ -186,33 +205,53 @@ class Run {
       return { outcome: 'superseded', applied: 0, pruned: 0, error };
     }
     this.#step('dry-run');
-    let intent = await this.#recordIntent();
+    await this.#recordIntent();
     this.#step('intended');
     try {
-      const waves = wavesOf(this.#changed);
-      for (const [i, wave] of waves.entries()) {
-        intent = await this.#writeWave(wave, later.deferred, intent);
-        if (i === waves.length - 1) break;
-        if (!(await this.#healthy(wave, true))) return SUPERSEDED;
-        this.#step('wave');
-      }
+      if (!(await this.#writeAll(later.deferred))) return SUPERSEDED;
       this.#step('written');
       if (!(await this.#healthy(this.#changed))) return SUPERSEDED;
       this.#step('healthy');
+      await this.#hooks.sweep();
+      if (!(await this.#hooks.run(this.#hooks.of('after')))) return SUPERSEDED;
+      await this.#hooks.sweep();
       const leaving = await trace('prune', { objects: this.#prune.length }, () => this.#removeAll());
       this.#step('pruned');
-      return await this.#recordApplied(intent, leaving);
+      return await this.#recordApplied(leaving);
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
-      return await this.#recordFailure(thrown, intent);
+      return await this.#fail(thrown);
     }
   }
 
-  // Returns the newest intent: objects that needed others of the wave first are intended once those exist.
-  async #writeWave(wave: readonly Item[], deferred: ReadonlySet<string>, intent: Intent): Promise<Intent> {
+  // Returns false if the change is to stop here.
+  async #writeAll(deferred: ReadonlySet<string>): Promise<boolean> {
+    const during = this.#hooks.of('main').map((r) => r.item);
+    const waves = wavesOf([...this.#changed, ...during], this.#hooks.runs.length > 0);
+    const ground = waves.filter((wave) => wave.every((i) => waveOf(i) === Number.NEGATIVE_INFINITY));
+    const isFollowed = waves.length > 1 || this.#hooks.of('before').length > 0;
+    for (const wave of ground) if (!(await this.#writeWave(wave, deferred, isFollowed))) return false;
+    if (!(await this.#hooks.run(this.#hooks.of('before')))) return false;
+    await this.#hooks.sweep();
+    const rest = waves.slice(ground.length);
+    for (const [i, wave] of rest.entries()) {
+      const hooks = this.#hooks.of('main', wave[0]?.placement.order);
+      if (!(await this.#writeWave(wave, deferred, i < rest.length - 1, hooks))) return false;
+    }
+    return true;
+  }
+
+  // Objects that needed others of the wave first are intended once those exist. Returns false if the change is to stop
+  // here.
+  async #writeWave(
+    all: readonly Item[],
+    deferred: ReadonlySet<string>,
+    isFollowed: boolean,
+    hooks: readonly HookRun<Item>[] = [],
+  ): Promise<boolean> {
     const { cluster, environment } = this.#ports;
+    const wave = all.filter((i) => !this.#hookItems.includes(i));
     await this.#write(wave.filter((i) => !deferred.has(refKey(i.ref))));
-    let newest = intent;
     for (let rest = wave.filter((i) => deferred.has(refKey(i.ref))); rest.length > 0; ) {
       await cluster.watch(
         rest.map((i) => i.ref),
@@ -220,11 +259,116 @@ class Run {
       );
       this.#refuseOtherOwners(rest);
       const { now, still } = await this.#dryRunReady(rest);
-      newest = await this.#recordIntent(newest.index);
+      await this.#recordIntent();
       await this.#write(now);
       rest = still;
     }
-    return newest;
+    if (!(await this.#hooks.run(hooks))) return false;
+    if (isFollowed && !(await this.#healthy(wave, true))) return false;
+    if (isFollowed) this.#step('wave');
+    return true;
+  }
+
+  #hooksOf(runs: readonly HookRun<Item>[]): Hooks<Item> {
+    const actions = {
+      prepare: (item: Item) => this.#prepareHook(item),
+      write: (item: Item) => this.#writeHook(item),
+      makeWay: (ref: ObjectRef) => this.#makeWay(ref),
+      awaited: (item: Item) => this.#awaitHook(item),
+      intent: () => this.#intent?.index ?? 0,
+    };
+    const isResumed = this.#resumed !== undefined;
+    return new Hooks(runs, this.#ports, actions, { verdict: this.#revision.verdict, isResumed });
+  }
+
+  // An interrupted run of this very change.
+  get #resumed(): EnvironmentState['open'] {
+    const { open } = this.#state;
+    return open?.failed === false && open.intent.entry.verdict === this.#revision.verdict ? open : undefined;
+  }
+
+  // Which hooks run depends on what the dry run found: without a revision and without any of its objects, it is an
+  // installation.
+  async #rehearseHooks(deferred: Set<string>): Promise<void> {
+    if (this.#hookItems.length === 0) return;
+    const { cluster, environment } = this.#ports;
+    this.#occasion = this.#occasionNow();
+    this.#hooks = this.#hooksOf(hooksOf(this.#hookItems, this.#occasion, (items) => cluster.stages(items)));
+    const due = this.#due;
+    const begun = new Map((this.#resumed?.plan.objects ?? []).map((o) => [refKey(o.ref), o] as const));
+    for (const item of due) item.owned = { ...own(item, this.#revision, new Map()), ...approvedOf(item, begun) };
+    await cluster.watch(
+      due.map((i) => i.ref),
+      environment.spec.target.namespaces,
+    );
+    this.#refuseOtherOwners(due);
+    const missing = await this.#deferred(due);
+    this.#refuseBackwards(missing, due);
+    for (const key of missing) deferred.add(key);
+    const ready = due.filter((i) => !missing.has(refKey(i.ref)));
+    await this.#inParallel(ready, (item) =>
+      this.#rehearseHook(item).catch((thrown) => {
+        if (!waitsForRole(item, thrown, [...this.#changed, ...due])) throw placed(thrown, item.rendered.source);
+      }),
+    );
+  }
+
+  async #rehearseHook(item: Item): Promise<void> {
+    const { cluster } = this.#ports;
+    if (runsOnce(item.ref) && (await cluster.read(item.ref)) !== undefined)
+      return void (await cluster.dryRunAnew(item.rendered, item.owned, this.#writing(item)));
+    await this.#dryRunOne(item);
+    item.isRehearsed = true;
+  }
+
+  // Objects from before the first revision are those of an installation by someone else.
+  #occasionNow(): Occasion {
+    const { open, settled } = this.#state;
+    if (this.#purpose === 'rollback') return 'rollback';
+    if (settled >= 0) return 'upgrade';
+    const isThere = this.#changed.some((i) => i.existed === true && waveOf(i) !== Number.NEGATIVE_INFINITY);
+    return open?.plan.occasion ?? (isThere ? 'upgrade' : 'install');
+  }
+
+  // The object was not there, or could not be dry-run, when the change was planned.
+  async #prepareHook(item: Item): Promise<void> {
+    if (item.isRehearsed) return;
+    const { cluster, environment } = this.#ports;
+    await cluster.watch([item.ref], environment.spec.target.namespaces);
+    this.#refuseOtherOwners([item]);
+    await this.#dryRunEach([item]);
+    item.isRehearsed = true;
+    await this.#recordIntent();
+  }
+
+  async #writeHook(item: Item): Promise<void> {
+    await this.#prepareHook(item);
+    await this.#writeOne(item);
+    item.isRehearsed = false; // in another phase, it is made anew
+  }
+
+  // A newer commit does not end it half-way.
+  #awaitHook({ ref }: Item): Promise<boolean> {
+    const { cluster, environment } = this.#ports;
+    const { timeout } = environment.spec.health;
+    const written = [{ ref, generation: cluster.live(ref)?.generation ?? 0 }];
+    return this.#ports.trace('hook', { object: refText(ref) }, () =>
+      awaitHealth(written, this.#ports, {
+        timeoutMs: durationMs(timeout),
+        superseded: this.#options.stopping ?? (() => false),
+        progress: this.#options.progress ?? (() => {}),
+        isMissingFailed: true,
+      }),
+    );
+  }
+
+  // Hooks for a failure run before anything is undone: they are about what is there.
+  async #fail(thrown: CountersignError): Promise<Applied> {
+    const seen = thrown.code === 'not-healthy' ? await this.#seen() : [];
+    const also = await this.#hooks.onFailure();
+    if (also === false) return SUPERSEDED;
+    await this.#hooks.sweep();
+    return await this.#recordFailure(thrown, seen, also);
   }
 
   #writing(item: Item): Writing {
@@ -249,19 +393,20 @@ class Run {
     // Before our first write: someone else may have created it since the intent.
     this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
-    const deferred = new Set(await this.#deferred());
-    this.#refuseBackwards(deferred);
+    const deferred = new Set(await this.#deferred(this.#changed));
+    this.#refuseBackwards(deferred, this.#changed);
     await this.#dryRunEach(
       this.#changed.filter((i) => !deferred.has(refKey(i.ref))),
       (item) => deferred.add(refKey(item.ref)),
     );
-    const deed = { written: this.#changed, prune: this.#prune, owned: this.#state.owned };
+    await this.#rehearseHooks(deferred);
+    const deed = { written: [...this.#changed, ...this.#due], prune: this.#prune, owned: this.#state.owned };
     this.#irreversible = await irreversible(deed, cluster);
     // Restoring an earlier state is always allowed; only going forward needs permission.
     if (this.#goesForward) {
       if (this.#items.length === 0 && this.#state.owned.size > 0)
         this.#irreversible = [...this.#irreversible, { action: 'empty' }];
-      refuseUnmeant(this.#irreversible, this.#revision, this.#changed, this.#state.owned.size);
+      refuseUnmeant(this.#irreversible, this.#revision, deed.written, this.#state.owned.size);
     }
     await this.#inParallel(this.#prune, (ref) => cluster.remove(ref, this.#revision.environment, { dryRun: true }));
     return { deferred };
@@ -284,9 +429,11 @@ class Run {
   }
 
   // A wave that needs what a later one brings would fail after the first write.
-  #refuseBackwards(deferred: ReadonlySet<string>): void {
-    for (const item of this.#changed.filter((i) => deferred.has(refKey(i.ref)))) {
-      const later = this.#changed.find((other) => brings(other, item) && waveOf(other) > waveOf(item));
+  #refuseBackwards(deferred: ReadonlySet<string>, items: readonly Item[]): void {
+    const first = new Set(this.#hooks.of('before').map((r) => r.item));
+    const at = (item: Item) => (first.has(item) ? -Number.MAX_VALUE : waveOf(item));
+    for (const item of items.filter((i) => deferred.has(refKey(i.ref)))) {
+      const later = this.#changed.find((other) => brings(other, item) && at(other) > at(item));
       if (later === undefined) continue;
       const message = `${refText(item.ref)} needs ${refText(later.ref)}, which has a higher order`;
       throw placed(
@@ -300,16 +447,16 @@ class Run {
 
   // Objects in namespaces or of kinds that this change creates cannot be dry-run yet: they are dry-run, together, once
   // those exist.
-  async #deferred(): Promise<ReadonlySet<string>> {
+  async #deferred(items: readonly Item[]): Promise<ReadonlySet<string>> {
     await this.#ports.turns.breathe();
-    const places = new Map(this.#changed.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
+    const places = new Map(items.map((i) => [`${i.ref.apiVersion}/${i.ref.kind}/${i.ref.namespace}`, i]));
     const missing = new Set<string>();
     await this.#inParallel([...places], async ([place, item]) => {
       if (this.#changed.some((other) => brings(other, item)) && !(await this.#ports.cluster.isReadyFor(item.ref)))
         missing.add(place);
     });
     const isMissing = ({ ref }: Item) => missing.has(`${ref.apiVersion}/${ref.kind}/${ref.namespace}`);
-    return new Set(this.#changed.filter(isMissing).map((i) => refKey(i.ref)));
+    return new Set(items.filter(isMissing).map((i) => refKey(i.ref)));
   }
 
   // Splits deferred objects into those that can be written now and those that wait for them. Throws if all wait.
@@ -398,21 +545,23 @@ class Run {
   async #writeInStages(items: readonly Item[]): Promise<void> {
     const { cluster } = this.#ports;
     for (const stage of cluster.stages(items)) {
-      await this.#inParallel(stage, async (item) => {
-        if (item.replace) await this.#makeWay(item.ref);
-        const { live } = await cluster
-          .apply(item.rendered, item.owned, this.#writing(item))
-          .catch((thrown: unknown) => {
-            throw placed(thrown, item.rendered.source);
-          });
-        const { live: _, ...owned } = item.owned;
-        // Without a digest, the next check for drift compares it.
-        item.owned = { ...owned, ...(live === undefined || item.isDoubted ? {} : { live }) };
-        if (this.#first) this.#step('first-write');
-        this.#first = false;
-      });
+      await this.#inParallel(stage, (item) => this.#writeOne(item));
       for (const { ref } of stage) if (ref.kind === 'CustomResourceDefinition') await cluster.established(ref);
     }
+  }
+
+  async #writeOne(item: Item): Promise<void> {
+    if (item.replace) await this.#makeWay(item.ref);
+    const { live } = await this.#ports.cluster
+      .apply(item.rendered, item.owned, this.#writing(item))
+      .catch((thrown: unknown) => {
+        throw placed(thrown, item.rendered.source);
+      });
+    const { live: _, ...owned } = item.owned;
+    // Without a digest, the next check for drift compares it.
+    item.owned = { ...owned, ...(live === undefined || item.isDoubted ? {} : { live }) };
+    if (this.#first) this.#step('first-write');
+    this.#first = false;
   }
 
   async #makeWay(ref: ObjectRef): Promise<void> {
@@ -445,7 +594,7 @@ class Run {
   }
 
   get #goesForward(): boolean {
-    return this.#purpose === 'apply' || this.#purpose === 'rollback';
+    return goesForward(this.#purpose);
   }
 
   // In reverse order of applying. Returns the objects the API server still has; it is asked until they are gone.
@@ -521,19 +670,23 @@ class Run {
     }
   }
 
-  async #recordIntent(continues?: number): Promise<Intent> {
+  // The first of a run, or the next one, which continues it.
+  async #recordIntent(): Promise<void> {
     const { open, revision: previous } = this.#state;
+    const continues = this.#intent?.index;
     const replace = this.#changed.filter((i) => i.replace).map((i) => i.ref);
     const created = this.#created();
     const plan: Plan = {
-      objects: this.#changed.map((i) => i.owned),
+      // with hooks that do not run this time: a change is known by all that its revision has
+      objects: [...this.#changed, ...this.#hookItems].map((i) => i.owned),
       prune: this.#prune,
       ...(replace.length === 0 ? {} : { replace }),
       ...(this.#irreversible.length === 0 ? {} : { irreversible: this.#irreversible }),
       ...(created.length === 0 ? {} : { created }),
+      ...this.#hooksInPlan(),
     };
     const evidence = this.#ports.ledger.asEvidence(plan);
-    return (await this.#ports.ledger.record(
+    this.#intent = (await this.#ports.ledger.record(
       {
         type: 'apply.intent',
         environment: this.#revision.environment,
@@ -549,6 +702,21 @@ class Run {
     )) as Intent;
   }
 
+  // The hooks that run, each once.
+  get #due(): readonly Item[] {
+    return [...new Set(this.#hooks.runs.map((r) => r.item))];
+  }
+
+  #hooksInPlan(): Pick<Plan, 'hooks' | 'occasion' | 'remains'> {
+    const hooks = this.#hooks.runs.map(({ item, phase }) => ({ object: item.ref, phase, order: item.placement.order }));
+    const remains = this.#purpose === 'restore' ? remainsOf(this.#ports) : [];
+    return {
+      ...(hooks.length === 0 ? {} : { hooks }),
+      ...(this.#occasion === undefined ? {} : { occasion: this.#occasion }),
+      ...(remains.length === 0 ? {} : { remains }),
+    };
+  }
+
   // An interrupted attempt at the same change may have created them already.
   #created(): readonly ObjectRef[] {
     const isNew = (item: Item) => this.#purpose === 'apply' && isNamespace(item.ref) && item.existed === false;
@@ -557,20 +725,20 @@ class Run {
     return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
   }
 
-  async #recordApplied(intent: Intent, leaving: readonly ObjectRef[]): Promise<Applied> {
+  async #recordApplied(leaving: readonly ObjectRef[]): Promise<Applied> {
     const { environment, revision } = this.#revision;
-    const evidence = this.#ports.ledger.asEvidence(
-      recordOf(this.#state, { objects: this.#items.map((i) => i.owned), leaving }),
-    );
+    const objects = this.#items.map((i) => this.#ownedNow(i));
+    const evidence = this.#ports.ledger.asEvidence(recordOf(this.#state, { objects, leaving }));
+    const applied = this.#changed.length + this.#due.length;
     const awaited = this.#ports.environment.spec.health.wait && this.#goesForward;
     await this.#ports.ledger.record(
       {
         type: 'apply.result',
         environment,
-        intent: intent.index,
+        intent: this.#intent?.index ?? 0,
         revision,
         outcome: 'applied',
-        applied: this.#changed.length,
+        applied,
         pruned: this.#prune.length,
         ...(awaited ? { healthy: true as const } : {}),
         evidence: evidence.ref,
@@ -578,7 +746,17 @@ class Run {
       [evidence],
     );
     this.#step('recorded');
-    return { outcome: 'applied', applied: this.#changed.length, pruned: this.#prune.length };
+    return { outcome: 'applied', applied, pruned: this.#prune.length };
+  }
+
+  #ownedNow(item: Item): OwnedObject {
+    const { owned, ref } = item;
+    if (item.placement.hook === undefined) return owned;
+    if (this.#due.includes(item)) return { ...owned, hook: this.#hooks.stateOf(item) };
+    const before = this.#settled.get(refKey(ref));
+    const hook = before?.rendered === owned.rendered ? (before.hook ?? 'ran') : 'ran';
+    if (this.#goesForward || hook === 'stays') return { ...owned, hook };
+    return { ...owned, ...stillApproved(owned, this.#state), hook };
   }
 
   // Corrections of drift and restores bring nothing new; with a change, the same refusal is another one.
@@ -617,12 +795,15 @@ class Run {
     };
   }
 
-  async #recordFailure(thrown: CountersignError, intent: Intent): Promise<Applied> {
+  async #recordFailure(
+    thrown: CountersignError,
+    seen: readonly TroubleSeen[],
+    also: string | undefined,
+  ): Promise<Applied> {
     const { environment, revision } = this.#revision;
     const { settled, inventory, revision: good } = this.#state;
     const before = new Set(inventory.objects.map((o) => refKey(o.ref)));
-    const added = this.#changed.map((i) => i.owned).filter((o) => !before.has(refKey(o.ref)));
-    const seen = thrown.code === 'not-healthy' ? await this.#seen() : [];
+    const added = [...this.#changed, ...this.#hookItems].map((i) => i.owned).filter((o) => !before.has(refKey(o.ref)));
     const evidence = this.#ports.ledger.asEvidence({
       ...(settled < 0 ? {} : { base: settled }),
       objects: added,
@@ -630,12 +811,13 @@ class Run {
     });
     const why = seen.map(sayTrouble).find((one) => one !== undefined);
     // A message that was cut may end in half a character, which the ledger does not take.
-    const error = `${messageOf(thrown)}${why === undefined ? '' : `; ${why}`}`.toWellFormed();
+    const more = [why, also].filter((text) => text !== undefined).map((text) => `; ${text}`);
+    const error = `${messageOf(thrown)}${more.join('')}`.toWellFormed();
     await this.#ports.ledger.record(
       {
         type: 'apply.result',
         environment,
-        intent: intent.index,
+        intent: this.#intent?.index ?? 0,
         revision: good,
         outcome: 'failed',
         applied: 0,
@@ -652,7 +834,10 @@ class Run {
   // Read before anything is undone: afterwards nothing of it is left.
   #seen(): Promise<readonly TroubleSeen[]> {
     const { cluster } = this.#ports;
-    const unhealthy = this.#changed.filter(({ ref }) => cluster.live(ref)?.health.state !== 'current');
+    const { failed } = this.#hooks;
+    const unhealthy = [...(failed === undefined ? [] : [failed]), ...this.#changed].filter(
+      ({ ref }) => cluster.live(ref)?.health.state !== 'current',
+    );
     return cluster.troubles(unhealthy.slice(0, EXPLAINED).map(({ ref }) => ref));
   }
 
@@ -663,6 +848,26 @@ class Run {
   #step(name: Step): void {
     this.#ports.onStep?.(name, this.#revision.environment);
   }
+}
+
+function goesForward(purpose: Purpose): boolean {
+  return purpose === 'apply' || purpose === 'rollback';
+}
+
+// What an interrupted run has made may still be there, and makes pods.
+function approvedOf({ ref, rendered }: Item, begun: ReadonlyMap<string, OwnedObject>): Partial<OwnedObject> {
+  const before = begun.get(refKey(ref));
+  if (before?.rendered !== rendered.digest) return {};
+  const { admitted, templates } = before;
+  return { ...(admitted === undefined ? {} : { admitted }), ...(templates === undefined ? {} : { templates }) };
+}
+
+// The object of a hook stays for people to look at after its change failed, and was approved as it is.
+function stillApproved({ ref, admitted, templates = [] }: OwnedObject, { open }: EnvironmentState) {
+  const failed = open?.plan.objects.find((o) => refKey(o.ref) === refKey(ref));
+  const digest = failed?.admitted ?? admitted;
+  const all = [...new Set([...(failed?.templates ?? []), ...templates])];
+  return { ...(digest === undefined ? {} : { admitted: digest }), ...(all.length === 0 ? {} : { templates: all }) };
 }
 
 const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
@@ -715,7 +920,7 @@ function isAltered(thrown: unknown): boolean {
 }
 
 const SUPERSEDED: Applied = { outcome: 'superseded', applied: 0, pruned: 0 };
-const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: false };
+const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: false, isRehearsed: false };
 const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
 
 // The new template first, and as many earlier ones as the cluster may still run.

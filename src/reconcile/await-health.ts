@@ -14,6 +14,8 @@ export type HealthWait = {
   /** Whether something newer must be applied instead; polled continuously. */
   readonly superseded: () => boolean;
   readonly progress: (message: string) => void;
+  /** An object that is gone will not come back. */
+  readonly isMissingFailed?: boolean;
 };
 
 /**
@@ -28,9 +30,9 @@ export async function awaitHealth(
   const end = performance.now() + options.timeoutMs;
   let told = performance.now();
   for (let waiting = written; ; ) {
-    waiting = waiting.filter(({ ref, generation }) => stateOf(ports.cluster.live(ref), generation).state !== 'current');
+    const says = (w: Written) => stateOf(ports.cluster.live(w.ref), w.generation, options.isMissingFailed);
+    waiting = waiting.filter((w) => says(w).state !== 'current');
     if (waiting.length === 0) return true;
-    const says = (w: Written) => stateOf(ports.cluster.live(w.ref), w.generation);
     const hopeless = waiting.filter((w) => says(w).state === 'failed');
     const over = performance.now() > end;
     if (hopeless.length > 0 || over)
@@ -49,8 +51,8 @@ export async function awaitHealth(
   }
 }
 
-function stateOf(live: LiveState | undefined, generation: number): LiveState['health'] {
-  if (live === undefined) return { state: 'progressing', message: 'it is gone' };
+function stateOf(live: LiveState | undefined, generation: number, isMissingFailed = false): LiveState['health'] {
+  if (live === undefined) return { state: isMissingFailed ? 'failed' : 'progressing', message: 'it is gone' };
   return live.generation < generation
     ? { state: 'progressing', message: 'its new state has not been seen yet' }
     : live.health;

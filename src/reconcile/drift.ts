@@ -268,6 +268,7 @@ export class Drift {
       const key = refKey(o.ref);
       const digest = cluster.live(o.ref)?.digest;
       return (
+        o.hook !== 'ran' &&
         cluster.knows(o.ref) &&
         (over.has(key) || (digest !== o.live && (digest === undefined || digest !== this.#foreign.get(key))))
       );

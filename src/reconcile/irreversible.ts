@@ -1,3 +1,4 @@
+import { placementOf } from '../gate/index.ts';
 import {
   type AllowedRevision,
   CountersignError,
@@ -9,6 +10,7 @@ import {
   refText,
   USER_ANNOTATION,
 } from '../model/index.ts';
+import { runsOnce } from './hooks.ts';
 import type { ClusterPort } from './ports.ts';
 
 const FEW = 10; // removals that need no announcement, however small the environment is
@@ -28,8 +30,10 @@ export type Deed = {
 /** Returns the effects of a run that going back to the last good revision would not undo. */
 export async function irreversible({ written, prune, owned }: Deed, cluster: ClusterPort): Promise<Irreversible[]> {
   const found: Irreversible[] = [];
-  for (const { ref, replace, isNew } of written) {
-    if (replace) found.push({ action: 'replace', object: ref });
+  for (const { ref, rendered, replace, isNew } of written) {
+    if (placementOf(rendered).hook !== undefined) {
+      if (runsOnce(ref)) found.push({ action: 'run', object: ref });
+    } else if (replace) found.push({ action: 'replace', object: ref });
     else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/'))
       found.push({ action: 'run', object: ref });
   }
@@ -79,7 +83,9 @@ export function refuseUnmeant(
   });
 }
 
-/** Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. */
-export function leaves({ object }: RenderedObject): ReadonlySet<string> {
-  return new Set((object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '').split(',').map((part) => part.trim()));
+/** Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. A hook is meant to run. */
+export function leaves(rendered: RenderedObject): ReadonlySet<string> {
+  const said = rendered.object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '';
+  const asHook = placementOf(rendered).hook === undefined ? [] : ['run', 'replace'];
+  return new Set([...said.split(',').map((part) => part.trim()), ...asHook]);
 }

@@ -1,6 +1,7 @@
 import { allowNothing, type EnvironmentState, type Gate, recall } from '../gate/index.ts';
-import { type AllowedRevision, NO_REVISION } from '../model/index.ts';
-import { applyRevision } from './apply-revision.ts';
+import { type AllowedRevision, type Irreversible, NO_REVISION } from '../model/index.ts';
+import { applyRevision, named } from './apply-revision.ts';
+import { remainsOf } from './hooks.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
@@ -37,10 +38,14 @@ export class LastGood {
     const state = this.#ports.state();
     if (state.revision === NO_REVISION) return this.#undoFirst(state);
     const good = await recall(this.#gate, this.#ports.ledger, state.verdict);
+    const remains = remainsOf(this.#ports);
     const restored = await applyRevision(good, 'restore', this.#ports);
     this.#current = good;
     const at = state.revision.slice(0, 12);
-    const done = restored.outcome === 'applied' ? `restored ${at}` : `cannot restore ${at}: ${restored.error ?? ''}`;
+    const done =
+      restored.outcome === 'applied'
+        ? `restored ${at}${notUndone(remains)}`
+        : `cannot restore ${at}: ${restored.error ?? ''}`;
     this.#report(done, restored.outcome === 'applied');
   }
 
@@ -51,10 +56,11 @@ export class LastGood {
       return;
     }
     const nothing = allowNothing(this.#gate.environment, state.open?.intent.entry.verdict ?? -1);
+    const remains = notUndone(remainsOf(this.#ports));
     const removed = await applyRevision(nothing, 'restore', this.#ports);
     const done =
       removed.outcome === 'applied'
-        ? 'what it wrote was removed (`spec.apply.onFirstFailure: keep` leaves it to look at)'
+        ? `what it wrote was removed (\`spec.apply.onFirstFailure: keep\` leaves it to look at)${remains}`
         : `cannot remove what it wrote: ${removed.error ?? ''}`;
     this.#report(done, removed.outcome === 'applied');
   }
@@ -80,4 +86,9 @@ export class LastGood {
     const what = `${intent.revision.slice(0, 12)} could not be applied (entry ${failed.index})`;
     return `${what}; ${done}: ${failed.entry.error ?? ''}`;
   }
+}
+
+function notUndone(remains: readonly Irreversible[]): string {
+  const ran = remains.flatMap(({ object }) => object ?? []);
+  return ran.length === 0 ? '' : `, but what ${named(ran)} did is not undone`;
 }

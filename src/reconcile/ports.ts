@@ -90,6 +90,8 @@ export type Step =
   | 'dry-run'
   | 'intended'
   | 'first-write'
+  | 'hook-made'
+  | 'hook'
   | 'wave'
   | 'written'
   | 'healthy'

@@ -19,6 +19,7 @@ import { type Applied, type ApplyOptions, applyRevision } from './apply-revision
 import { BranchRecord } from './branch-record.ts';
 import { Drift } from './drift.ts';
 import { HoldBack, type MayGo } from './hold-back.ts';
+import { isHookOpen } from './hooks.ts';
 import { LastGood } from './last-good.ts';
 import { OneAtATime } from './one-at-a-time.ts';
 import type { ReconcilePorts } from './ports.ts';
@@ -269,6 +270,7 @@ export class Reconciler {
   async isAsGit(ref: ObjectRef): Promise<boolean> {
     const { cluster, state } = this.#ports;
     const owned = state().owned.get(refKey(ref));
+    if (owned?.hook === 'ran' && cluster.live(ref) === undefined) return true;
     return owned === undefined ? cluster.isGone(ref) : cluster.live(ref)?.digest === owned.live;
   }
 
@@ -421,7 +423,8 @@ export class Reconciler {
       open === undefined ||
       open.failed ||
       open.intent.entry.purpose !== 'apply' ||
-      open.intent.entry.revision === tip
+      open.intent.entry.revision === tip ||
+      isHookOpen(this.#ports) // it is not ended half-way
     )
       return false;
     // A tip that cannot be judged now must not keep what was begun from being finished.
@@ -506,6 +509,7 @@ export class Reconciler {
     try {
       return await applyRevision(revision, purpose, this.#ports, {
         superseded: () => newer,
+        stopping: () => this.#isEnding || this.#interrupt,
         ...(aside === undefined ? {} : { aside }),
         progress: (message) => {
           this.#standing.report('applying', message);

@@ -1,4 +1,4 @@
-import { NO_REVISION, type ObjectRef, refText, type Told } from '../model/index.ts';
+import { type Inventory, NO_REVISION, type ObjectRef, type OwnedObject, refText, type Told } from '../model/index.ts';
 import { named } from './apply-revision.ts';
 import type { ClusterPort, ReconcilePorts } from './ports.ts';
 
@@ -63,7 +63,7 @@ export class Standing {
   }
 
   get status(): ReconcilerStatus {
-    return { ...this.#status, health: healthOf(this.#ports.state().inventory.objects, this.#ports.cluster) };
+    return { ...this.#status, health: healthOf(lastingIn(this.#ports.state().inventory), this.#ports.cluster) };
   }
 
   get message(): string {
@@ -117,6 +117,11 @@ export class Standing {
       ...(objects === undefined ? {} : { objects }),
     });
   }
+}
+
+// A hook that failed is the failure of its change, not of what is there now.
+function lastingIn({ objects }: Inventory): readonly OwnedObject[] {
+  return objects.filter((o) => o.hook !== 'ran');
 }
 
 /** Counts these objects by health. */

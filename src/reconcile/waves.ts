@@ -3,11 +3,11 @@ import type { ObjectRef, Placement } from '../model/index.ts';
 type Placed = { readonly ref: ObjectRef; readonly placement: Placement };
 
 /**
- * Groups the objects of a change by their order. If any of them states one, the Namespaces and definitions that state
- * none come first of all: others need them. One group if nothing says otherwise.
+ * Groups the objects of a change by their order. If any of them states one, or the change has hooks, the Namespaces
+ * and definitions that state none come first of all: others need them. One group if nothing says otherwise.
  */
-export function wavesOf<T extends Placed>(items: readonly T[]): readonly (readonly T[])[] {
-  if (!items.some((i) => i.placement.isStated)) return items.length === 0 ? [] : [items];
+export function wavesOf<T extends Placed>(items: readonly T[], hasHooks = false): readonly (readonly T[])[] {
+  if (!hasHooks && !items.some((i) => i.placement.isStated)) return items.length === 0 ? [] : [items];
   const byOrder = Map.groupBy(items, waveOf);
   return [...byOrder.keys()].sort((a, b) => a - b).map((order) => byOrder.get(order) ?? []);
 }

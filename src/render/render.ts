@@ -1,6 +1,7 @@
 import type { ViolationCode } from '../model/index.ts';
 import {
   digestOf,
+  HOOK_ANNOTATION,
   isReserved,
   isStamp,
   type KubernetesObject,
@@ -292,7 +293,7 @@ function undeclared(name: string, file: string, at: Position): Violation {
 function readDocument(
   file: string,
   document: Document,
-  value: unknown,
+  written: unknown,
   at: ValuePath,
   sealed: () => readonly OrderedValue[],
   found: Found,
@@ -304,6 +305,7 @@ function readDocument(
       source: { file, line: document.lineOf([...at, ...path]) },
       ...(hint === undefined ? {} : { hint }),
     }));
+  const value = withName(written);
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     return refuse('the document is not a Kubernetes object');
   const { apiVersion, kind, metadata, items } = value as Record<string, unknown>;
@@ -339,6 +341,16 @@ function readDocument(
   const source = { file, line: document.lineOf(at) };
   const encrypted = Object.hasOwn(object, 'sops') ? { sealedWith: sealed() } : {};
   found.objects.push({ object, ref, source, digest: digestOf(object), document: document.index, at, ...encrypted });
+}
+
+// A hook of Argo CD may leave its name to the API server. Here the name follows from the content, so that the object
+// that is approved is the one that is made.
+function withName(value: unknown): unknown {
+  const { metadata, ...others } = (value ?? {}) as { metadata?: unknown };
+  const { generateName, ...rest } = (metadata ?? {}) as Readonly<Record<string, unknown>>;
+  const isHook = Object.values(HOOK_ANNOTATION).some((key) => Object.hasOwn(rest['annotations'] ?? {}, key));
+  if (typeof generateName !== 'string' || rest['name'] !== undefined || !isHook) return value;
+  return { ...others, metadata: { ...rest, name: `${generateName}${digestOf(value).slice(0, 8)}` } };
 }
 
 const KUSTOMIZE = 'set `spec.render: {with: kustomize}`, or `spec.source.path` to a directory without it';

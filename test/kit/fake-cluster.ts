@@ -1,5 +1,6 @@
 import { stages } from '../../src/cluster/index.ts';
 import {
+  ANNOTATION,
   type Comparison,
   CountersignError,
   type KubernetesObject,
@@ -35,6 +36,9 @@ type Stored = {
   environment: string;
   health: LiveState['health'];
   manager: string;
+  uid: string;
+  /** Stamps of the write that gave it its content. */
+  annotations: Readonly<Record<string, string>>;
 };
 
 const HEALTHY: LiveState['health'] = { state: 'current', message: '' };
@@ -63,6 +67,7 @@ export class FakeCluster implements ClusterPort {
   /** Objects whose additions by others come back at once. */
   clings: (ref: ObjectRef) => boolean = () => false;
   readonly #faults: (Fault & { left: number })[] = [];
+  #made = 0;
   readonly #unknownKinds = new Set<string>();
   #held: { readonly isHeld: (verb: Verb, ref: ObjectRef) => boolean; readonly until: Promise<void> } | undefined;
 
@@ -138,7 +143,7 @@ export class FakeCluster implements ClusterPort {
 
   apply(
     rendered: RenderedObject,
-    _: OwnedObject,
+    { revision, entry }: OwnedObject,
     { environment, exact = false }: Writing,
   ): Promise<{ live: string | undefined; admitted: undefined }> {
     return this.#do('apply', rendered.ref, async () => {
@@ -154,6 +159,8 @@ export class FakeCluster implements ClusterPort {
         environment,
         health: HEALTHY,
         manager: 'countersign',
+        uid: this.objects.get(key)?.uid ?? `uid-${++this.#made}`,
+        annotations: { [ANNOTATION.revision]: revision, [ANNOTATION.entry]: String(entry) },
       });
       return { live: exact && isForeign ? undefined : digest, admitted: undefined };
     });
@@ -180,7 +187,10 @@ export class FakeCluster implements ClusterPort {
 
   async read(ref: ObjectRef): Promise<KubernetesObject | undefined> {
     const { apiVersion, kind, name, namespace } = ref;
-    return this.objects.has(refKey(ref)) ? { apiVersion, kind, metadata: { name, namespace } } : undefined;
+    const stored = this.objects.get(refKey(ref));
+    if (stored === undefined) return undefined;
+    const { uid, annotations } = stored;
+    return { apiVersion, kind, metadata: { name, namespace, uid, annotations } };
   }
 
   async established(): Promise<void> {}

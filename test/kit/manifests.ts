@@ -12,6 +12,26 @@ export function configMap(ns: string, name: string, data: Readonly<Record<string
 /** Images whose pods run without being ready, and whose pods never start (`nodes.ts`). */
 export const HELD = 'registry.example.test/shop/held:1.0.0';
 export const BROKEN = 'registry.example.test/shop/broken:1.0.0';
+/** An image whose pods end with an error. */
+export const FAILING = 'registry.example.test/shop/failing:1.0.0';
+
+export function job(ns: string, name: string, image = 'registry.example.test/shop/migrate:1.0.0'): string {
+  return `apiVersion: batch/v1
+kind: Job
+metadata:
+  name: ${name}
+  namespace: ${ns}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+        - name: main
+          image: ${image}
+          resources: {limits: {cpu: 100m, memory: 64Mi}}
+`;
+}
 
 export function deployment(
   ns: string,

@@ -2,8 +2,8 @@ import { Agent, request } from 'node:https';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 
 /**
- * Stands in for scheduler and kubelets: binds pods to two nodes, lets them run, ends those of Jobs and deletes those
- * that are to go. A pod with an image called `held` runs and is not ready until somebody says so; one with an image
+ * Stands in for scheduler and kubelets: binds pods to two nodes, lets them run, ends those of Jobs (with an error, if an
+ * image is called `failing`) and deletes those that are to go. A pod with an image called `held` runs and is not ready until somebody says so; one with an image
  * called `broken` never starts.
  */
 export async function startNodes(url: string): Promise<{ readonly stop: () => Promise<void> }> {
@@ -136,7 +136,7 @@ class Nodes {
       return this.#report(path, running(pod, !has('held'), `10.10.0.${1 + (this.#serial++ % 250)}`));
     if (status.phase === 'Pending' && status.containerStatuses === undefined) return this.#report(path, unpulled(pod));
     if (status.phase === 'Running' && metadata.ownerReferences?.[0]?.kind === 'Job' && !has('held'))
-      return this.#report(path, ended(pod));
+      return this.#report(path, ended(pod, has('failing') ? 1 : 0));
     return undefined;
   }
 
@@ -212,13 +212,15 @@ function unpulled({ spec }: Pod): object {
   };
 }
 
-function ended({ spec }: Pod): object {
+function ended({ spec }: Pod, exitCode: number): object {
   return {
-    phase: 'Succeeded',
+    phase: exitCode === 0 ? 'Succeeded' : 'Failed',
     conditions: [{ type: 'Ready', status: 'False', reason: 'PodCompleted' }],
     containerStatuses: spec.containers.map(({ name, image }) => ({
       ...{ name, image, imageID: '', restartCount: 0, ready: false },
-      state: { terminated: { exitCode: 0, reason: 'Completed', startedAt: now(), finishedAt: now() } },
+      state: {
+        terminated: { exitCode, reason: exitCode === 0 ? 'Completed' : 'Error', startedAt: now(), finishedAt: now() },
+      },
     })),
   };
 }

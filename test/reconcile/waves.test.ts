@@ -24,10 +24,15 @@ const shop = (colour: string) => ({
   'app.yaml': ordered('app', 5, colour),
   'settings.yaml': configMap('shop', 'settings', { colour }),
   'database.yaml': ordered('database', -5, colour),
+  'zone.yaml': ordered('zone', 9, colour),
 });
 const one = history.commit('one', shop('blue'));
 const two = history.commit('two', shop('red'));
-const without = history.commit('without', { 'database.yaml': undefined, 'app.yaml': undefined });
+const without = history.commit('without', {
+  'database.yaml': undefined,
+  'app.yaml': undefined,
+  'zone.yaml': undefined,
+});
 const backwards = history.commit('backwards', {
   ...shop('green'),
   'ns.yaml': namespace('late').replace('metadata:\n', 'metadata:\n  annotations: {countersign.dev/order: "9"}\n'),
@@ -49,6 +54,7 @@ test('lower orders are written first, and Namespaces that state none before all 
     'apply ConfigMap shop/database',
     'apply ConfigMap shop/settings',
     'apply ConfigMap shop/app',
+    'apply ConfigMap shop/zone',
   ]);
 });
 
@@ -66,7 +72,7 @@ test('nothing of the next order is written until the one before is healthy, even
     ]);
     loop.cluster.health = () => healthy;
     await second;
-    assert.deepEqual(loop.cluster.writes.slice(before + 2), ['apply ConfigMap shop/app']);
+    assert.deepEqual(loop.cluster.writes.slice(before + 2), ['apply ConfigMap shop/app', 'apply ConfigMap shop/zone']);
     assert.equal(loop.entries('apply.result').at(-1)?.revision, two);
   }
 });
@@ -84,6 +90,7 @@ test('an order that does not become healthy fails the change, and nothing of a l
     'replace ConfigMap shop/database',
     'apply ConfigMap shop/settings',
     'apply ConfigMap shop/app',
+    'apply ConfigMap shop/zone',
   ]);
   assert.equal(loop.entries('apply.result').at(-1)?.revision, one);
 });
@@ -105,6 +112,7 @@ test('a process that ends between two orders goes on with the first that is not 
   assert.deepEqual(loop.cluster.writes.slice(before + 1), [
     'apply ConfigMap shop/settings',
     'apply ConfigMap shop/app',
+    'apply ConfigMap shop/zone',
   ]);
 });
 
@@ -140,7 +148,7 @@ test('higher orders are removed first', async () => {
   await loop.at(without);
   assert.deepEqual(
     loop.cluster.writes.filter((w) => w.startsWith('remove')),
-    ['remove ConfigMap shop/app', 'remove ConfigMap shop/database'],
+    ['remove ConfigMap shop/zone', 'remove ConfigMap shop/app', 'remove ConfigMap shop/database'],
   );
 });
 

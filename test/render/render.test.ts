@@ -219,3 +219,24 @@ test('what a program made is read only up to the limits of all of it together', 
   );
   assert.equal(complaints.violations.length, 1001);
 });
+
+test('a hook that leaves its name to the API server gets one that follows from its content', () => {
+  const job = (annotation: string, image: string) =>
+    render([
+      file(
+        'j.yaml',
+        `apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: migrate-, namespace: shop, annotations: {${annotation}}}\nspec: {image: ${image}}\n`,
+      ),
+    ]);
+  const [one] = job('argocd.argoproj.io/hook: PreSync', 'x').objects;
+  const [same] = job('argocd.argoproj.io/hook: PreSync', 'x').objects;
+  const [other] = job('argocd.argoproj.io/hook: PreSync', 'y').objects;
+  assert.match(one?.ref.name ?? '', /^migrate-[0-9a-f]{8}$/);
+  assert.deepEqual([one?.object.metadata.name, one?.object.metadata['generateName']], [one?.ref.name, undefined]);
+  assert.equal(same?.ref.name, one?.ref.name);
+  assert.notEqual(other?.ref.name, one?.ref.name);
+  assert.deepEqual(
+    job('team: shop', 'x').violations.map((v) => v.message),
+    ['`j.yaml`: `metadata.name` is required'],
+  );
+});
