@@ -9,6 +9,7 @@ import {
   type Recorded,
   type Verdict,
 } from '../model/index.ts';
+import { notUndone } from './hooks.ts';
 import type { ReconcilePorts } from './ports.ts';
 import { promotable } from './promotion.ts';
 import { attempted, type Content, contentOf, rendersTheSame } from './same-content.ts';
@@ -201,9 +202,19 @@ export class HoldBack {
     const { revision } = this.#ports.state();
     const held = isNoRevision(revision) ? 'nothing is applied' : `held at ${revision.slice(0, 12)}`;
     return (
-      `${what} (entry ${result.index}); ${held} until its objects, rules or trust change, ` +
+      `${what} (entry ${result.index})${this.#notUndone(result.index)}; ` +
+      `${held} until its objects, rules or trust change, ` +
       `or \`countersign resume ${this.#name}\`: ${result.entry.error ?? ''}`
     );
+  }
+
+  // The restore after a failure is on the ledger with what it leaves.
+  #notUndone(failure: number): string {
+    const { ledger } = this.#ports;
+    const next = (before?: number) => ledger.latest(['apply.intent'], this.#name, before);
+    for (let at = next(); at !== undefined && at.index > failure; at = next(at.index))
+      if (at.entry.purpose === 'restore') return notUndone((ledger.evidence(at.entry.evidence) as Plan).remains ?? []);
+    return '';
   }
 
   #heldBack({ entry }: Recorded<EntryOf<'rollback.requested'>>): string {

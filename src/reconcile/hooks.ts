@@ -56,8 +56,8 @@ function isPod({ apiVersion, kind }: ObjectRef): boolean {
 }
 
 /**
- * Returns the hooks that run on an occasion, in order: by phase and order, and within those one after the other, by kind
- * and name. `stages` groups objects by kind.
+ * Returns the hooks that run on an occasion, in the order in which they do: by phase, order, kind and name. `stages`
+ * groups objects by kind.
  */
 export function hooksOf<T extends HookItem>(
   items: readonly T[],
@@ -288,6 +288,15 @@ export function remainsOf({ ledger, environment, state }: ReconcilePorts): reado
   const all = [...made.map(({ entry }) => entry.object), ...jobs];
   return [...new Map(all.map((object) => [refKey(object), { action: 'run' as const, object }])).values()];
 }
+
+/** Says what a restore does not undo; an empty text if that is nothing. */
+export function notUndone(remains: readonly Irreversible[]): string {
+  const ran = remains.flatMap(({ object }) => (object === undefined ? [] : [refText(object)]));
+  const names = `${ran.slice(0, NAMED).join(', ')}${ran.length > NAMED ? ` and ${ran.length - NAMED} more` : ''}`;
+  return ran.length === 0 ? '' : `, but what ${names} did is not undone`;
+}
+
+const NAMED = 5;
 
 /** Tests whether a hook of the open change was made whose end is not on the ledger. */
 export function isHookOpen(ports: ReconcilePorts): boolean {

@@ -83,7 +83,10 @@ export function refuseUnmeant(
   });
 }
 
-/** Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. A hook is meant to run. */
+/**
+ * Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. A hook is meant to
+ * run.
+ */
 export function leaves(rendered: RenderedObject): ReadonlySet<string> {
   const said = rendered.object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '';
   const asHook = placementOf(rendered).hook === undefined ? [] : ['run', 'replace'];

@@ -1,7 +1,7 @@
 import { allowNothing, type EnvironmentState, type Gate, recall } from '../gate/index.ts';
-import { type AllowedRevision, type Irreversible, NO_REVISION } from '../model/index.ts';
-import { applyRevision, named } from './apply-revision.ts';
-import { remainsOf } from './hooks.ts';
+import { type AllowedRevision, NO_REVISION } from '../model/index.ts';
+import { applyRevision } from './apply-revision.ts';
+import { notUndone, remainsOf } from './hooks.ts';
 import type { ReconcilePorts } from './ports.ts';
 import type { Standing } from './standing.ts';
 
@@ -86,9 +86,4 @@ export class LastGood {
     const what = `${intent.revision.slice(0, 12)} could not be applied (entry ${failed.index})`;
     return `${what}; ${done}: ${failed.entry.error ?? ''}`;
   }
-}
-
-function notUndone(remains: readonly Irreversible[]): string {
-  const ran = remains.flatMap(({ object }) => object ?? []);
-  return ran.length === 0 ? '' : `, but what ${named(ran)} did is not undone`;
 }

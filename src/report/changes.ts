@@ -80,6 +80,10 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
   );
   const results = grouped(source.of('apply.result'), ({ entry }) => entry.intent);
   const refused = grouped(source.of('apply.refused'), ({ entry }) => entry.verdict);
+  const started = grouped(source.of('hook.started'), ({ entry }) => entry.intent);
+  const ended = grouped(source.of('hook.ended'), ({ entry }) => entry.started);
+  const hooksOf = (of: readonly { readonly index: number }[]) =>
+    of.flatMap((i) => started.get(i.index) ?? []).flatMap((hook) => [hook, ...(ended.get(hook.index) ?? [])]);
   const refs = new Map(source.of('commits.seen').map(({ entry }) => [entry.environment, entry.ref]));
   const emergencies = new Map(
     source
@@ -118,7 +122,7 @@ function recorder(source: ReportSource): (judged: Judged, verdict: Verdict, time
       removed: ends.reduce((sum, r) => sum + r.entry.pruned, 0),
       applyStartedAt: mine[0]?.entry.time ?? '',
       appliedAt: applied?.entry.time ?? '',
-      applyEntries: [...mine, ...ends].map((e) => e.index).sort((a, b) => a - b),
+      applyEntries: [...mine, ...ends, ...hooksOf(mine)].map((e) => e.index).sort((a, b) => a - b),
       healthy: applied?.entry.healthy === true,
       error: wrong,
       exceptions: [],

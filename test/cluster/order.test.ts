@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configMap, deployment, FAILING, HELD, job, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
+import { countersign } from '../kit/service.ts';
 import { podsReady } from '../kit/status.ts';
 import { openStage } from '../kit/test-stage.ts';
 
@@ -116,6 +117,13 @@ test('hooks of Argo CD run for each change, once, under `enforce`, also when the
   );
   await again.looksAgain();
   assert.equal(again.entries('hook.started', 'production').length, 4);
+  const at = ['--repo', fleet.work, '--config', configuration];
+  const diff = await countersign(['diff', ...at, '--kubeconfig', stage.controlPlane.kubeconfig('admin')]);
+  assert.match(diff.stdout, /^hook Job hooked\/migrate: not compared, runs with the next change$/m);
+  assert.match(diff.stdout, /no difference: all 2 objects match Git/);
+  const checked = await countersign(['check', ...at, '--base', `${second}^`, '--no-fetch']);
+  assert.match(checked.stdout, /hook: Job hooked\/migrate runs before the objects are written/);
+  assert.match(checked.stdout, /hook: Job hooked\/cleanup runs if the change fails/);
   assert.deepEqual(
     again.entries('admission.denied', 'production').map(({ entry: e }) => `${e.user} ${e.operation} ${e.object.name}`),
     ['dev DELETE migrate'],

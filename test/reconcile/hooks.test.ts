@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Environment, ObjectRef, Plan } from '../../src/model/index.ts';
-import { FakeCluster } from '../kit/fake-cluster.ts';
+import { FakeCluster, unreachable } from '../kit/fake-cluster.ts';
 import { Crash, Loop, signedHistory } from '../kit/loop.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -30,13 +30,16 @@ async function started(...commits: readonly Files[]) {
   const history = await signedHistory(directory, `h${++n}`);
   const ids = commits.map((files, i) => history.commit(`commit ${i}`, files));
   history.push();
-  const loop = Loop.open(history, { spec: { health: HEALTH } });
-  const at = async (i: number) => {
-    const before = loop.cluster.writes.length;
-    await loop.at(ids[i] as string);
-    return loop.cluster.writes.slice(before);
+  const open = () => {
+    const loop = Loop.open(history, { spec: { health: HEALTH } });
+    const at = async (i: number) => {
+      const before = loop.cluster.writes.length;
+      await loop.at(ids[i] as string);
+      return loop.cluster.writes.slice(before);
+    };
+    return { loop, at };
   };
-  return { loop, at, ids };
+  return { ...open(), twin: open, ids };
 }
 
 const isNamed = (name: string) => (ref: ObjectRef) => ref.name === name;
@@ -133,7 +136,7 @@ test('a hook that fails fails the change: nothing after it is written, hooks for
     ['run migrate', 'run cleanup'],
   );
   assert.deepEqual(await at(2), [], 'a commit that changes nothing does not bring it back');
-  assert.match(loop.status.message, /renders the same objects/);
+  assert.match(loop.status.message, /renders the same objects .*, but what Job shop\/migrate, .* is not undone; held/);
 });
 
 test('an unhealthy object runs the hooks for a failure too, and their own failure is told beside it', async () => {
@@ -237,7 +240,7 @@ test('a hook that is deleted while it runs fails the change', async () => {
   await eventually(() => loop.entries('hook.started').length === 2);
   loop.cluster.lose('migrate');
   await second;
-  assert.match(loop.entries('apply.result')[1]?.error ?? '', /Job shop\/migrate: it is gone/);
+  assert.match(loop.entries('apply.result')[1]?.error ?? '', /Job shop\/migrate: it is gone$/, 'at once');
 });
 
 test('a newer commit waits for the end of a hook, also after a restart', async () => {
@@ -362,14 +365,137 @@ test('a hook of two phases is made for each', async () => {
   ]);
 });
 
-async function stored() {
+test('a hook that failed stays failed for its change, whatever its object says later', async () => {
+  const { loop, at } = await started({ ...shop('blue'), ...HOOKS }, shop('red'));
+  await at(0);
+  loop.cluster.health = failingAt('migrate');
+  loop.cluster.fail({ verb: 'apply', when: isNamed('cleanup'), error: unreachable() });
+  await assert.rejects(at(1), /does not answer/);
+  loop.cluster.health = () => healthy;
+  loop.restart();
+  const writes = await at(1);
+  assert.ok(!writes.includes('apply Job shop/migrate'));
+  assert.deepEqual(ends(loop).slice(-2), ['before migrate failed', 'failure cleanup succeeded']);
+  assert.deepEqual(outcomes(loop), ['applied', 'failed', 'applied']);
+});
+
+test('a newer commit does not end the wait for a hook, and the end of the service does', async () => {
+  const { loop, at, ids } = await started(
+    { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
+    shop('red'),
+    shop('green'),
+  );
+  await at(0);
+  let looks = 0;
+  loop.cluster.health = (ref) => {
+    if (isNamed('migrate')(ref)) looks++;
+    return isNamed('migrate')(ref) ? running : healthy;
+  };
+  const second = at(1);
+  await eventually(() => loop.entries('hook.started').length === 2);
+  loop.tip = ids[2] as string;
+  loop.reconciler.poke();
+  await eventually(() => loop.entries('change.judged').length === 3);
+  const before = looks;
+  await eventually(() => looks > before + 5);
+  loop.reconciler.stop();
+  await second;
+  assert.deepEqual(ends(loop), ['before migrate succeeded'], 'the first change');
+  loop.restart();
+  loop.cluster.health = () => healthy;
+  await at(1);
+  assert.equal(loop.entries('hook.started').length, 2);
+  assert.deepEqual(outcomes(loop), ['applied', 'applied']);
+});
+
+test('rules judge hooks, and what failed as one is not what is unhealthy', async () => {
+  const unlimited = job('migrate', argo('PreSync')).replace(/, resources: .*/, '}]}}\n');
+  const denied = await started({ ...shop('blue'), 'job.yaml': unlimited });
+  await denied.at(0);
+  assert.match(denied.loop.status.message, /Job shop\/migrate: the container `main` has no limit/);
+  const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+  await at(0);
+  loop.cluster.health = failingAt('migrate');
+  await at(1);
+  assert.deepEqual(loop.status.health?.failed, 0, 'it is there, and failed');
+  assert.ok(loop.cluster.names().includes('migrate'));
+});
+
+test('an object that only looks like that of this change is not taken for it', async () => {
+  const { loop, at, twin } = await started(
+    { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
+    shop('red'),
+  );
+  const key = 'batch/Job/shop/migrate';
+  const other = twin();
+  await other.at(0);
+  await other.at(1);
+  await at(0);
+  loop.cluster.objects.set(key, { ...(other.loop.cluster.objects.get(key) as Stored), uid: 'forged' });
+  assert.deepEqual(await at(1), ['remove Job shop/migrate', 'apply Job shop/migrate', 'apply ConfigMap shop/cm']);
+});
+
+test('what an earlier attempt at the same change made is made again by the next one, also if that is interrupted', async () => {
+  const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+  await at(0);
+  loop.cluster.health = failingAt('migrate');
+  await at(1);
+  const again = () =>
+    loop.record({ type: 'environment.resumed', environment: loop.name, user: 'dana', reason: 'the quota is higher' });
+  await again();
+  await at(1);
+  assert.deepEqual(ends(loop), ['before migrate succeeded', 'before migrate failed', 'before migrate failed']);
+  await again();
+  loop.crashAt = 'intended';
+  await assert.rejects(at(1), Crash);
+  loop.restart();
+  loop.cluster.health = () => healthy;
+  assert.deepEqual((await at(1)).slice(0, 2), ['remove Job shop/migrate', 'apply Job shop/migrate']);
+  assert.equal(outcomes(loop).at(-1), 'applied');
+});
+
+test('a failed change is held also if it brought a hook for another occasion', async () => {
+  const { loop, at } = await started(
+    shop('blue'),
+    { ...shop('red'), 'job.yaml': job('back', helm('pre-rollback')) },
+    { 'readme.md': 'x' },
+  );
+  await at(0);
+  loop.cluster.health = failingAt('cm');
+  await at(1);
+  assert.deepEqual(await at(2), []);
+  assert.match(loop.status.message, /renders the same objects/);
+});
+
+test('a newer commit that replaces one whose hooks ran runs them for itself', async () => {
+  const { loop, at, ids } = await started(
+    { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
+    shop('red'),
+    shop('green'),
+  );
+  await at(0);
+  loop.cluster.health = (ref) => (isNamed('cm')(ref) ? running : healthy);
+  const second = at(1);
+  await eventually(() => loop.entries('hook.ended').length === 2);
+  loop.tip = ids[2] as string;
+  loop.reconciler.poke();
+  await second;
+  loop.cluster.health = () => healthy;
+  await at(2);
+  assert.equal(loop.entries('hook.started').length, 3);
+  assert.equal(loop.status.revision, ids[2]);
+});
+
+type Stored = NonNullable<ReturnType<FakeCluster['objects']['get']>>;
+
+async function stored(): Promise<Stored> {
   const cluster = new FakeCluster();
   const { objects } = cluster;
   objects.set('x', {
     ...{ digest: 'x', rendered: 'x', generation: 1, environment: 'production' },
     ...{ health: healthy, manager: 'helm', uid: 'uid', annotations: {} },
   });
-  return objects.get('x') as NonNullable<ReturnType<typeof objects.get>>;
+  return objects.get('x') as Stored;
 }
 
 async function eventually(test: () => boolean): Promise<void> {

@@ -276,6 +276,23 @@ print(json.dumps(sorted([hmac.new(key,r["change_id"].encode(),"sha256").hexdiges
   assert.equal(csvRows('sample.csv', at).length, 6);
 });
 
+test('the hooks of a change are among its entries', async () => {
+  const [own, at] = [join(directory, 'data-hooks'), join(directory, 'out-hooks')];
+  const ledger = await openLedger(own, 'countersign.dev/test');
+  const judged = await recordChange(ledger, commitId('hooked'));
+  const about = { environment, object: { ...object, apiVersion: 'batch/v1', kind: 'Job' }, phase: 'before' } as const;
+  const started = { type: 'hook.started', intent: judged.index + 1, revision: commitId('hooked'), uid: 'u' } as const;
+  const { index } = await ledger.record({ ...about, ...started });
+  await ledger.record({ ...about, type: 'hook.ended', started: index, outcome: 'succeeded' });
+  await ledger.close();
+  const made = await countersign(['report', '--data', own, '--out', at, '--from', '2020-01-01', '--to', '2100-01-01']);
+  assert.equal(made.code, 0, made.stderr);
+  assert.match(
+    text('population.csv', at),
+    new RegExp(`\\b${judged.index + 1}; ${judged.index + 2}; ${index}; ${index + 1}\\b`),
+  );
+});
+
 test('an environment that is left out is named, and its changes are not counted', async () => {
   const at = join(directory, 'part');
   assert.equal((await report(at, '--environment', 'staging')).code, 0);
