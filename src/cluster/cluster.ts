@@ -35,6 +35,7 @@ import type { HealthRule } from './health.ts';
 import { Lineage } from './lineage.ts';
 import { type LiveListener, type LiveObject, LiveView } from './live-view.ts';
 import { mutatorsOf } from './mutators.ts';
+import { withoutStringData } from './normal-forms.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
@@ -608,7 +609,9 @@ export class Cluster {
       [ANNOTATION.revision]: owned.revision,
       [ANNOTATION.entry]: String(owned.entry),
     };
-    return { ...object, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
+    // Of `stringData`, a server-side apply would keep what Git drops (kubernetes/kubernetes#108008).
+    const sent = withoutStringData(object);
+    return { ...sent, metadata: { ...metadata, labels: { ...metadata.labels, [LABEL]: environment }, annotations } };
   }
 
   async #isWell(): Promise<boolean> {

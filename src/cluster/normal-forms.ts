@@ -21,11 +21,16 @@ export function isSameScalar(sent: unknown, answered: unknown, spot: Spot, isBui
   return isQuantity && isSame(quantityOf, sent, answered);
 }
 
-/** Returns a Secret with its `stringData` as the API server keeps it: in base64, as `data`. */
+/**
+ * Returns a Secret with its `stringData` as the API server keeps it: in base64, as `data`. One with anything but texts
+ * there stays as it is: the API server refuses it.
+ */
 export function withoutStringData(object: KubernetesObject): KubernetesObject {
   const { stringData, ...rest } = object;
   if (object.kind !== 'Secret' || object.apiVersion !== 'v1' || !isMap(stringData)) return object;
-  const encoded = Object.entries(stringData).map(([key, text]) => [key, Buffer.from(String(text)).toString('base64')]);
+  const texts = Object.entries(stringData);
+  if (!texts.every((entry): entry is [string, string] => typeof entry[1] === 'string')) return object;
+  const encoded = texts.map(([key, text]) => [key, Buffer.from(text).toString('base64')]);
   return { ...rest, data: { ...(isMap(rest['data']) ? rest['data'] : {}), ...Object.fromEntries(encoded) } };
 }
 

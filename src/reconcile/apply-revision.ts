@@ -486,9 +486,18 @@ class Run {
         item.exact = true;
         return await cluster.dryRun(item.rendered, item.owned, this.#writing(item));
       }
-      if (!this.#mayReplace(item, thrown)) throw thrown;
-      item.replace = true;
-      return await cluster.dryRunAnew(item.rendered, item.owned, writing);
+      if (this.#mayReplace(item, thrown)) {
+        item.replace = true;
+        return await cluster.dryRunAnew(item.rendered, item.owned, writing);
+      }
+      if (!isRefused(thrown) || !writing.force || !isExact(item.ref, this.#ports.environment)) throw thrown;
+      // An apply leaves fields that no one owns, such as defaults of a choice that Git no longer makes. They may not go
+      // with what it makes now, and a replacement has none of them.
+      item.exact = true;
+      return await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch(() => {
+        item.exact = false;
+        throw thrown;
+      });
     });
     if (!item.replace && !item.exact && this.#isChangedByOthers(item, made.existed)) {
       item.exact = true;
@@ -913,6 +922,10 @@ function placed(thrown: unknown, { file, line }: RenderedObject['source']): unkn
     ...(hint === undefined ? {} : { hint }),
     ...(cause === undefined ? {} : { cause }),
   });
+}
+
+function isRefused(thrown: unknown): boolean {
+  return thrown instanceof CountersignError && thrown.code === 'cluster-refused';
 }
 
 function isAltered(thrown: unknown): boolean {
