@@ -39,7 +39,7 @@ import { withoutStringData } from './normal-forms.ts';
 import { ObjectEvents } from './object-events.ts';
 import { foreignOwner } from './owners.ts';
 import { isRecord, listAt, objectIn, textAt } from './read-answer.ts';
-import { alteration, isPassing, mistakesIn, refusal, unfit } from './refusal.ts';
+import { alteration, isAcrossVersions, isPassing, mistakesIn, refusal, unfit } from './refusal.ts';
 import { StandingRefusals } from './standing-refusals.ts';
 import { troubleSeen } from './trouble-seen.ts';
 import { alterations } from './unaltered.ts';
@@ -531,7 +531,8 @@ export class Cluster {
         pointersOf(rendered.ref, writing, live),
       );
       const query = `fieldManager=${FIELD_MANAGER}${how.dryRun ? '&dryRun=All' : ''}`;
-      const answer = await this.#ask('PUT', `${path}?${query}`, body);
+      let answer = await this.#ask('PUT', `${path}?${query}`, body);
+      if (isAcrossVersions(answer)) answer = await this.#ask('PUT', `${path}?${query}`, unowned(body));
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
       await this.#succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref, rendered);
@@ -568,11 +569,21 @@ export class Cluster {
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${how.dryRun ? '&dryRun=All' : ''}`;
     const body = this.#stamped(wanted, owned, environment);
-    const answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
+    const first = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
+    const answer = isAcrossVersions(first) ? await this.#applyUnowned(path, body, how) : first;
     await this.#succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref, rendered);
     const made = { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
     if (how.isShown !== true) await this.#refuseAltered(rendered.ref, body, made, writing, { ...how, live });
     return made;
+  }
+
+  // Forgets who owns the fields of an object, and applies it. Both in one dry run are a merge.
+  async #applyUnowned(path: string, body: KubernetesObject, { dryRun }: How): Promise<Answer> {
+    const query = `fieldManager=${FIELD_MANAGER}`;
+    if (dryRun) return this.#ask('PATCH', `${path}?${query}&dryRun=All`, unowned(body), MERGE);
+    const forgotten = await this.#ask('PATCH', `${path}?${query}`, { metadata: { managedFields: [{}] } }, MERGE);
+    if (forgotten.status !== 200) return forgotten;
+    return this.#ask('PATCH', `${path}?${query}&force=true`, body, APPLY);
   }
 
   // An apply leaves what others have beside Git's fields. Only the object before can tell that from an alteration. It
@@ -709,6 +720,7 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
+const MERGE = 'application/merge-patch+json';
 
 // Any webhook can give warnings. Two that name a digest cannot both be ours.
 function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed'> {
@@ -720,6 +732,11 @@ function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed
     });
   const [admitted, template, left] = said?.slice(ADMITS.length).trim().split(' ') ?? [];
   return { admitted, template, ...(left === undefined ? {} : { left }) };
+}
+
+// One empty record makes the API server forget all records of who owns which field.
+function unowned(object: KubernetesObject): KubernetesObject {
+  return { ...object, metadata: { ...object.metadata, managedFields: [{}] } as KubernetesObject['metadata'] };
 }
 
 // Keeps the existing stamps, which no one wants to see in a comparison.

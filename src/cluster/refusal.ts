@@ -95,6 +95,17 @@ export function mistakesIn({ status, body }: Answer): readonly string[] | undefi
     );
 }
 
+// A field that Git's version has, and the version in which someone owned fields before does not.
+const ACROSS = /failed to convert \w+ object.*: field not declared in schema/s;
+
+/**
+ * Tests whether an object cannot be written because the records of who owns its fields are of another version of its
+ * kind (kubernetes/kubernetes#117260).
+ */
+export function isAcrossVersions({ status, body }: Answer): boolean {
+  return status === 500 && ACROSS.test(String(body['message'] ?? ''));
+}
+
 function listed(texts: readonly string[]): string {
   const shown = texts.slice(0, SHOWN).join('; ');
   return `${shown}${texts.length > SHOWN ? `; and ${texts.length - SHOWN} more` : ''}`;
@@ -139,6 +150,8 @@ function hintFor({ status }: Answer, said: string): string {
       'the service’s account may only grant what it has itself: give it these rights, or `escalate` and `bind` on ' +
       'roles (`countersign manifests --grant-roles`)'
     );
+  if (/status\.storedVersions\[\d+\]: Invalid value: "[^"]*": (missing from|must appear in) spec\.versions/.test(said))
+    return 'objects were stored in that version: keep it in `spec.versions`, with `served: false` if no one should use it';
   if (/because it is being terminated/.test(said))
     return 'the namespace is being deleted; wait until it is gone, then run `countersign reconcile`';
   if (status === 404 && /^namespaces "[^"]*" not found/.test(said))
@@ -152,7 +165,7 @@ export function isPassing(answer: Answer): boolean {
   // Our own webhook, at a replica that does not know the intent yet.
   const unheard =
     answer.status === 403 && String(answer.body['message'] ?? '').includes('"gate.countersign.dev" denied');
-  const isDown = answer.status >= 500 && mistakesIn(answer) === undefined;
+  const isDown = answer.status >= 500 && mistakesIn(answer) === undefined && !isAcrossVersions(answer);
   return answer.status === 429 || isDown || stale || unheard;
 }
 

@@ -49,7 +49,7 @@ export type InventoryRecord = {
 
 /** An effect of a change that going back to the last good revision does not undo. */
 export type Irreversible = {
-  readonly action: 'delete' | 'replace' | 'run' | 'empty' | 'prune';
+  readonly action: 'delete' | 'replace' | 'run' | 'store' | 'empty' | 'prune';
   readonly object?: ObjectRef;
 };
 

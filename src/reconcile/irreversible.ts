@@ -36,6 +36,7 @@ export async function irreversible({ written, prune, owned }: Deed, cluster: Clu
     } else if (replace) found.push({ action: 'replace', object: ref });
     else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/'))
       found.push({ action: 'run', object: ref });
+    else if (!isNew && (await storesAnew(rendered, cluster))) found.push({ action: 'store', object: ref });
   }
   for (const ref of prune) {
     const holdsData = ['PersistentVolumeClaim', 'PersistentVolume', 'Namespace'].includes(ref.kind);
@@ -69,6 +70,7 @@ export function refuseUnmeant(
   const what = first.object === undefined ? '' : refText(first.object);
   const texts = {
     run: [`${what} would run, which cannot be undone`, true],
+    store: [`${what} would store its objects in another version, which it then has to keep`, true],
     replace: [`${what} cannot be changed in place; it would be deleted and created again`, true],
     delete: [`${what} would be deleted with its content`, false],
     prune: [`more than half of the ${total} objects would be deleted`, false],
@@ -81,6 +83,18 @@ export function refuseUnmeant(
       `${first.action}${what === '' ? '' : ` ${what}`}\`` +
       `${manifest ? `, or on the object with the annotation \`${USER_ANNOTATION.allow}: ${first.action}\`` : ''}`,
   });
+}
+
+// A definition keeps each version in which it ever stored objects (apiextensions.k8s.io/v1, `status.storedVersions`).
+async function storesAnew({ ref, object }: RenderedObject, cluster: ClusterPort): Promise<boolean> {
+  if (ref.kind !== 'CustomResourceDefinition') return false;
+  const { versions } = (object['spec'] ?? {}) as { versions?: unknown };
+  const stored = (Array.isArray(versions) ? versions : []).find(
+    (v: { storage?: unknown } | null) => v?.storage === true,
+  );
+  const live = await cluster.read(ref);
+  const { storedVersions } = (live?.['status'] ?? {}) as { storedVersions?: unknown };
+  return stored !== undefined && Array.isArray(storedVersions) && !storedVersions.includes(stored.name);
 }
 
 /**
