@@ -3,7 +3,7 @@ import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError, messageOf } from '../model/index.ts';
 import { openConfiguration } from '../open/index.ts';
 import type { ReconcilerStatus } from '../reconcile/index.ts';
-import { keepStated, openClusters, openGates, openLoops, openServing, recordStart } from '../serve/index.ts';
+import { keepStated, ofCluster, openClusters, openGates, openLoops, openServing, recordStart } from '../serve/index.ts';
 import { EXIT, type Io, plain } from '../terminal/index.ts';
 import type { ApplyOptions } from './serve-commands.ts';
 
@@ -17,7 +17,7 @@ export async function apply(options: ApplyOptions, settings: ProcessSettings, io
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, formatters: { level: (l) => ({ level: l }) } },
     { write: io.err },
   );
-  const whole = openConfiguration(options);
+  const whole = ofCluster(openConfiguration(options), options.cluster);
   const environments = whole.environments.filter(
     (e) => options.environment === undefined || e.metadata.name === options.environment,
   );

@@ -45,6 +45,9 @@ export const kubeconfig = () =>
 
 export const context = () => new Option('--context <name>', 'the context in the kubeconfig');
 
+export const cluster = () =>
+  new Option('--cluster <name>', 'run only environments whose `spec.target.cluster` is this one, or is not set');
+
 export const origin = () =>
   new Option('--origin <name>', 'the name of a new ledger (default: derived from the cluster’s id)');
 

@@ -1,4 +1,5 @@
 import {
+  cluster,
   config,
   context,
   data,
@@ -31,6 +32,7 @@ export function serveCommand(program: Parent) {
     .addOption(data())
     .addOption(kubeconfig())
     .addOption(context())
+    .addOption(cluster())
     .option('--webhook <address>', 'the HOST:PORT that the admission webhook listens on, or `off`', '127.0.0.1:9443')
     .option('--webhook-url <url>', 'where the API server reaches it (default: https://HOST:PORT/validate)')
     .option('--webhook-service <service>', 'or the Service it is behind: NAMESPACE/NAME, or NAMESPACE/NAME:PORT')
@@ -95,6 +97,7 @@ export function applyCommand(program: Parent) {
     .addOption(data())
     .addOption(kubeconfig())
     .addOption(context())
+    .addOption(cluster())
     .addOption(origin())
     .addOption(ledgerUrl())
     .addOption(ledgerKey())

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import {
+  areInOneCluster,
   type BundleSource,
   type ClusterScope,
   CountersignError,
@@ -166,13 +167,14 @@ function assemble(
     if (parsed.kind !== 'Notifier' && parsed.kind !== 'ReportSchedule') crossCheck(parsed, file, document, problems);
   }
   const reach = (from: string) => (to: { readonly scope: string }) => options.crossNamespace || to.scope === from;
-  const owners = new Map<string, string>();
+  const owners = new Map<string, Environment[]>();
   for (const [i, one] of environments.entries()) {
     const { parsed, scope, file, document } = one;
     problems.push(...overlapProblems(one, environments.slice(0, i)));
     const peers = environments.filter(reach(scope)).map((e) => e.parsed);
     const wrong = [...trustProblems(parsed, scope, trustPolicies, options), ...referenceProblems(parsed, peers)];
     wrong.push(...accountProblems(parsed, scope, options), ...namespaceProblems(parsed, owners));
+    if (one.object !== undefined) wrong.push(...clusterProblems(parsed, environments.slice(0, i)));
     for (const { path, text } of wrong) problems.push({ file, line: document.line, path, text });
   }
   for (const one of schedules)
@@ -321,25 +323,60 @@ function accountProblems(
   ];
 }
 
+// Returns problems of the namespaces that an earlier environment of the same cluster governs, and adds its own.
 function namespaceProblems(
-  { metadata, spec }: Environment,
-  owners: Map<string, string>,
+  environment: Environment,
+  owners: Map<string, Environment[]>,
 ): { path: string; text: string }[] {
-  return spec.target.namespaces.flatMap((namespace, i) => {
-    const key = `${spec.target.kubeconfig ?? ''} ${spec.target.context ?? ''} ${namespace}`;
-    const owner = owners.get(key) ?? metadata.name;
-    owners.set(key, owner);
-    if (owner === metadata.name) return [];
-    return [{ path: `spec.target.namespaces[${i}]`, text: `\`${namespace}\` is already governed by \`${owner}\`` }];
+  const { target } = environment.spec;
+  return target.namespaces.flatMap((namespace, i) => {
+    const governing = owners.get(namespace) ?? [];
+    const owner = governing.find((e) => e !== environment && areInOneCluster(e.spec.target, target));
+    owners.set(namespace, [...governing, environment]);
+    if (owner === undefined) return [];
+    const path = `spec.target.namespaces[${i}]`;
+    return [
+      { path, text: `\`${namespace}\` is already governed by \`${owner.metadata.name}\`${inWhichCluster(owner)}` },
+    ];
   });
+}
+
+// Names of clusters are the operator's to give: an object must not step around another one by naming its cluster
+// differently.
+function clusterProblems(
+  { spec }: Environment,
+  earlier: readonly Scoped<Environment>[],
+): { path: string; text: string }[] {
+  const { cluster, kubeconfig, context } = spec.target;
+  if (cluster === undefined) return [];
+  const other = earlier.find(
+    ({
+      parsed: {
+        spec: { target },
+      },
+    }) => {
+      const isSame = target.kubeconfig === kubeconfig && target.context === context;
+      return isSame && target.cluster !== undefined && target.cluster !== cluster;
+    },
+  );
+  if (other === undefined) return [];
+  const { metadata, spec: theirs } = other.parsed;
+  const text = `the same connection leads to \`${theirs.target.cluster}\`, says \`${metadata.name}\``;
+  return [{ path: 'spec.target.cluster', text: `${text}: one of the two names is wrong` }];
+}
+
+function inWhichCluster({ spec }: Environment): string {
+  const { cluster } = spec.target;
+  return cluster === undefined
+    ? '; if it is in a different cluster, name both in `spec.target.cluster`'
+    : ` in the cluster \`${cluster}\``;
 }
 
 // Two environments that govern one object would undo each other's work, and a request must have one answer.
 function overlapProblems({ parsed, file, document }: Scoped<Environment>, earlier: readonly Scoped<Environment>[]) {
   const { target } = parsed.spec;
   const others = earlier.filter(({ parsed: { metadata, spec } }) => {
-    const isHere = spec.target.kubeconfig === target.kubeconfig && spec.target.context === target.context;
-    return isHere && metadata.name !== parsed.metadata.name;
+    return metadata.name !== parsed.metadata.name && areInOneCluster(spec.target, target);
   });
   return clusterScopes(target.clusterScoped).flatMap((mine, i): Problem[] => {
     if (isOfNamespaces(mine)) return []; // `spec.target.namespaces` divides them

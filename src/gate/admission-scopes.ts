@@ -1,5 +1,6 @@
 import {
   type AdmissionMode,
+  areInOneCluster,
   type ClusterScope,
   clusterScopes,
   isInScope,
@@ -88,13 +89,11 @@ export class AdmissionScopes {
 
   // An object whose name moved to another environment is removed by the one that had it, whose intent says so.
   #leaving(key: string, governing: AdmissionScope): AdmissionScope | undefined {
-    const { kubeconfig, context } = governing.environment.spec.target;
-    return this.#byName.find(({ scope }) => {
-      const { target } = scope.environment.spec;
-      return (
-        target.kubeconfig === kubeconfig && target.context === context && admissible(scope.state()).removable.has(key)
-      );
-    })?.scope;
+    const { target } = governing.environment.spec;
+    return this.#byName.find(
+      ({ scope }) =>
+        areInOneCluster(scope.environment.spec.target, target) && admissible(scope.state()).removable.has(key),
+    )?.scope;
   }
 }
 

@@ -605,6 +605,12 @@ export const environmentSchema = z.strictObject({
     }),
     target: z
       .strictObject({
+        cluster: name
+          .optional()
+          .describe(
+            'The name of the cluster. Environments that name different clusters may govern the same namespaces; ' +
+              '`serve --cluster NAME` runs those of its own.',
+          ),
         kubeconfig: field.file
           .optional()
           .describe(

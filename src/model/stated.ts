@@ -9,6 +9,8 @@ export type StatedEnvironment = {
   readonly repository: string;
   readonly branch: string;
   readonly path: string;
+  /** Absent if the document names none. */
+  readonly cluster?: string;
   readonly namespaces: readonly string[];
   readonly clusterScoped: readonly string[];
   readonly trust: string;
@@ -47,6 +49,7 @@ export function stated(
     repository: shown(source.url),
     branch: source.branch,
     path: source.path,
+    ...(target.cluster === undefined ? {} : { cluster: target.cluster }),
     namespaces: target.namespaces,
     clusterScoped: clusterScopes(target.clusterScoped).map(scopeText),
     trust,

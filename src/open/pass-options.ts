@@ -12,6 +12,7 @@ export type PassOptions = LedgerOptions & {
   config: string[];
   kubeconfig?: string;
   context?: string;
+  cluster?: string;
   origin?: string;
   selector?: string;
   traces?: string;

@@ -11,6 +11,7 @@ import {
 } from '../config/index.ts';
 import { messageOf } from '../model/index.ts';
 import type { Reconciler, ReconcilerStatus } from '../reconcile/index.ts';
+import { ofCluster } from './of-cluster.ts';
 import type { ServeOptions } from './options.ts';
 
 /** The configuration of a service, and a signal for when it changes. */
@@ -155,7 +156,7 @@ export class ServedDocuments {
       }
       this.#refused = refused;
       this.#valid.keep(objects.filter((o) => !invalid.has(keyOfObject(o))));
-      return configuration;
+      return ofCluster(configuration, this.#options.cluster);
     }
   }
 

@@ -5,6 +5,7 @@
  */
 export { keepStated, recordStart } from './ledger.ts';
 export { openGates, openLoops } from './loops.ts';
+export { ofCluster } from './of-cluster.ts';
 export { type LedgerStanding, openClusters, openServing } from './open-serving.ts';
 export type { ServeHooks, ServeOptions } from './options.ts';
 export { openScheduledReports } from './reports.ts';

@@ -85,10 +85,7 @@ export async function serve(
       } else if (documents.follows) {
         await front?.decideBy([]); // nothing is governed: requests that still arrive here are not ours to refuse
         await firstDocuments(ending, log);
-      } else
-        throw new CountersignError('config-invalid', 'there is no Environment in the configuration', {
-          hint: '`countersign init` creates a first one',
-        });
+      } else throw noEnvironment(options.cluster);
       if (io.signal.aborted) return EXIT.yes;
       const reasons = await pauses.run();
       for (const why of reasons) log.info({}, `${why}, beginning again`);
@@ -103,6 +100,16 @@ export async function serve(
     await probes?.close();
     log.info({}, 'ended');
   }
+}
+
+function noEnvironment(cluster: string | undefined): CountersignError {
+  return cluster === undefined
+    ? new CountersignError('config-invalid', 'there is no Environment in the configuration', {
+        hint: '`countersign init` creates a first one',
+      })
+    : new CountersignError('config-invalid', `there is no Environment of the cluster \`${cluster}\``, {
+        hint: 'compare --cluster with `spec.target.cluster` of the documents',
+      });
 }
 
 /** Parts that persist across configurations. */

@@ -168,6 +168,53 @@ test('environments name each other rightly, and none waits for itself', () => {
   );
 });
 
+test('a namespace has one environment in each cluster, if the environments name their clusters', () => {
+  const named = (name: string, target: string) =>
+    ENVIRONMENT.replace('production', name).replace('{namespaces: [shop]}', `{namespaces: [shop], ${target}}`);
+  const found = (one: string, other: string) =>
+    problems({ 't.yaml': TRUST, 'a.yaml': named('a', one), 'b.yaml': named('b', other) });
+  assert.deepEqual(found('cluster: eu', 'cluster: us'), []);
+  assert.deepEqual(found('cluster: eu', 'cluster: eu, kubeconfig: other'), [
+    'b.yaml:1: spec.target.namespaces[0]: `shop` is already governed by `a` in the cluster `eu`',
+  ]);
+  const unnamed = 'b.yaml:1: spec.target.namespaces[0]: `shop` is already governed by `a`';
+  assert.deepEqual(found('cluster: eu', 'context: ""').length, 1, 'one names none');
+  assert.deepEqual(found('namespace: shop', 'cluster: us'), [
+    `${unnamed}; if it is in a different cluster, name both in \`spec.target.cluster\``,
+  ]);
+  const roles = (cluster: string) => `cluster: ${cluster}, clusterScoped: [ClusterRole]`;
+  assert.deepEqual(found(roles('eu'), roles('us')), [], 'objects without a namespace are divided alike');
+  assert.match(found(roles('eu'), `${roles('eu')}, namespace: shop`).join(), /`ClusterRole` can mean the same object/);
+});
+
+test('an object in a cluster cannot step around another one by naming its cluster differently', () => {
+  const trust = parseYaml(TRUST)[0]?.value as { spec: unknown };
+  const object = (kind: string, name: string, spec: unknown): ConfigurationObject => ({
+    kind,
+    namespace: 'ns',
+    name,
+    object: { apiVersion: 'countersign.dev/v1alpha1', kind, metadata: { name }, spec },
+  });
+  const environment = (name: string, target: object) =>
+    object('Environment', name, { source: { url: 'https://git.example.test/fleet.git' }, target, trust: 'team' });
+  const { configuration, invalid } = loadWithObjects(
+    [],
+    [
+      object('TrustPolicy', 'team', trust.spec),
+      environment('a', { namespaces: ['shop'], cluster: 'eu' }),
+      environment('b', { namespaces: ['shop'], cluster: 'us' }),
+    ],
+    { files: undefined, crossNamespace: false },
+  );
+  assert.deepEqual(
+    configuration.environments.map((e) => e.metadata.name),
+    ['a'],
+  );
+  assert.deepEqual(invalid.get('Environment ns/b'), [
+    'spec.target.cluster: the same connection leads to `eu`, says `a`: one of the two names is wrong',
+  ]);
+});
+
 test('a namespace that no directory could be named by has no files', () => {
   const document = parseYaml(ENVIRONMENT.replace('fleet.git', 'https://git.example.test/fleet.git'))[0]?.value as {
     spec: object;
@@ -335,7 +382,7 @@ test('two environments may share a cluster-scoped kind if no object can be in bo
 test('two environments over one namespace are refused, and a document in a file may say its namespace', () => {
   const second = ENVIRONMENT.replace('name: production', 'name: other');
   assert.deepEqual(problems({ 'e.yaml': ENVIRONMENT, 'f.yaml': second, 't.yaml': TRUST }), [
-    'f.yaml:1: spec.target.namespaces[0]: `shop` is already governed by `production`',
+    'f.yaml:1: spec.target.namespaces[0]: `shop` is already governed by `production`; if it is in a different cluster, name both in `spec.target.cluster`',
   ]);
   const inside = (text: string) => text.replace('metadata: {', 'metadata: {namespace: gate, ');
   assert.equal(
