@@ -34,6 +34,7 @@ export * from './inventory.ts';
 export { builtInScope, type KindScope } from './kind-scope.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';
+export { LocalClock } from './local-clock.ts';
 export { markedTexts } from './marked-texts.ts';
 export { type Operator, operatorIdentities, operatorsOf, type WrittenOperator } from './operators.ts';
 export * from './ordered-value.ts';

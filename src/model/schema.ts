@@ -798,7 +798,9 @@ export const environmentSchema = z.strictObject({
             .enum(['freeze', 'maintenance'])
             .describe('`freeze`: no changes while it is open. `maintenance`: changes only while one is open.'),
           schedule: cron.describe('When it opens: five fields as in cron.'),
-          duration: duration.describe('How long it stays open.'),
+          duration: duration.describe(
+            'How long it stays open, by the clock of its time zone: `24h` is a whole local day.',
+          ),
           timeZone: timeZone.default('UTC').describe('An IANA time zone, for example `Europe/Berlin`.'),
         }),
       )

@@ -36,16 +36,22 @@ type Target = {
   readonly namespace?: string;
   readonly clusterScoped?: string[];
 };
+type Render = Readonly<Record<string, unknown>>;
 
 /** The verdict on these files below the environment's directory, and where rules and cluster have their objects. */
-async function judged(target: Target, files: Readonly<Record<string, string>>, more: Partial<Gate> = {}) {
+async function judged(
+  target: Target,
+  files: Readonly<Record<string, string>>,
+  more: Partial<Gate> = {},
+  render: Render = { with: 'plain' },
+) {
   const fleet = new Fleet(scratch());
   fleet.remote(fleet.bare);
   const named = Object.fromEntries(Object.entries(files).map(([path, text]) => [`${PATH}/${path}`, text]));
   const commit = fleet.commit(dana, 'x', named);
   fleet.push();
   const namespaces = target.namespaces ?? ['shop'];
-  const spec = { target: { ...target, namespaces } };
+  const spec = { target: { ...target, namespaces }, render };
   const gate = { ...(await gateOf(fleet, [dana], { trust, rules, environment: { namespaces, spec } })), ...more };
   const { verdict, objects } = await assess(gate, NO_REVISION, commit);
   const all = await renderedAt(gate, commit);
@@ -120,6 +126,15 @@ test('so do the items of a List', async () => {
 test('an object that names the namespace and one that does not are the same object', async () => {
   const files = { 'a.yaml': service('web'), 'b.yaml': service('web', '  namespace: shop\n') };
   const { refused } = await judged({}, files);
+  assert.deepEqual(
+    refused.map((v) => [v.code, v.message]),
+    [['object-twice', `Service shop/web is also in \`${PATH}/a.yaml:1\``]],
+  );
+});
+
+test('so are objects of two files that get name or namespace by substitution', async () => {
+  const files = { 'a.yaml': service('web'), 'b.yaml': service('"${WEB}"', '  namespace: "${NS}"\n') };
+  const { refused } = await judged({}, files, {}, { with: 'plain', substitute: { WEB: 'web', NS: 'shop' } });
   assert.deepEqual(
     refused.map((v) => [v.code, v.message]),
     [['object-twice', `Service shop/web is also in \`${PATH}/a.yaml:1\``]],
