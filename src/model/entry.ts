@@ -140,7 +140,15 @@ const SCHEMAS = {
   /** The service is alive. A gap of more than twice `everySeconds` means that it was away. */
   heartbeat: object({
     everySeconds: count,
-    environments: z.array(object({ name: text, revision: text, state: text })),
+    environments: z.array(
+      object({
+        name: text,
+        revision: text,
+        state: text,
+        /** For how long this replica and its predecessors observed the revision in health; only of loops that run. */
+        healthySeconds: count.optional(),
+      }),
+    ),
   }),
   'config.changed': object({ before: text, after: text }),
   /**

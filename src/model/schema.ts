@@ -717,7 +717,9 @@ export const environmentSchema = z.strictObject({
     promotion: z
       .strictObject({
         from: name.describe('The environment that must have had the commit first.'),
-        healthyFor: duration.default('0s').describe('How long it must have been healthy there.'),
+        healthyFor: duration
+          .default('0s')
+          .describe('How long it must have been observed in health there; time without the service is not counted.'),
       })
       .optional()
       .describe('Accept only commits that another environment runs, or ran, in a healthy state.'),

@@ -61,12 +61,11 @@ export class HoldBack {
     const { promotion } = this.#spec;
     if (promotion === undefined) return tip;
     const { repository } = this.#gate;
-    const now = this.#ports.clock().getTime();
     const { revision } = this.#ports.state();
-    for (const proven of promotable(this.#ports.ledger, promotion.from, durationMs(promotion.healthyFor), now)) {
+    const peer = this.#peers(promotion.from);
+    for (const proven of promotable(this.#ports.ledger, promotion.from, durationMs(promotion.healthyFor), peer)) {
       if (proven === revision) return revision;
       // A commit that is no longer healthy there is not promoted.
-      const peer = this.#peers(promotion.from);
       if (peer?.revision === proven && peer.health.progressing + peer.health.failed + peer.health.missing > 0) continue;
       if (proven === tip || (await repository.isAncestor(proven, tip).catch(() => false))) return proven;
     }

@@ -23,6 +23,7 @@ import { isHookOpen } from './hooks.ts';
 import { LastGood } from './last-good.ts';
 import { OneAtATime } from './one-at-a-time.ts';
 import type { ReconcilePorts } from './ports.ts';
+import { observedBefore } from './promotion.ts';
 import { attempted, rendersTheSame } from './same-content.ts';
 import { type Peers, type ReconcilerStatus, Standing } from './standing.ts';
 import { type Reason, Wake } from './wake.ts';
@@ -30,6 +31,8 @@ import { type Reason, Wake } from './wake.ts';
 const MAX_BACKOFF_MS = 60_000;
 const GATHER_MS = 20; // time in which further events of the same incident arrive
 const AHEAD_MS = 20_000;
+const OBSERVED_EVERY_MS = 5000;
+const OBSERVED_TOGETHER_MS = 250;
 const TROUBLE = 5; // consecutive failed checks after which trouble no longer counts as temporary
 
 /** One environment's loop. `pass` checks once; `run` checks until stopped, and reverts drift when it is reported. */
@@ -48,6 +51,7 @@ export class Reconciler {
   #paused = false;
   #fetching = false;
   #stirred = false;
+  #observing = false;
   #failures = 0;
   #failing: { readonly code: string; readonly since: number } | undefined;
   #watched = '';
@@ -100,13 +104,25 @@ export class Reconciler {
 
   /** Notes that another replica runs this environment. */
   standBy(message: string): void {
+    this.#standing.endObserving();
     this.#standing.report('standby', message);
   }
 
   /** Notes that one of our objects in the cluster changed. */
   stir(): void {
+    this.#observeSoon();
     if (this.#fetching) this.#defendSoon();
     else this.#wake.notify('drift');
+  }
+
+  // Many objects may change at once, and each observation goes through all of them.
+  #observeSoon(): void {
+    if (this.#observing) return;
+    this.#observing = true;
+    setTimeout(() => {
+      this.#observing = false;
+      this.#standing.observe();
+    }, OBSERVED_TOGETHER_MS).unref();
   }
 
   stop(): void {
@@ -129,12 +145,22 @@ export class Reconciler {
    * thrown.
    */
   async run(): Promise<void> {
-    const interval = durationMs(this.#spec.source.interval);
-    let reason: Reason = 'look';
-    let nextLook = 0; // monotonic time, which clock changes do not affect
     this.#paused = false;
     this.#failing = undefined;
     this.#drift.forget(); // another replica may have run it since
+    this.#standing.beginObserving(observedBefore(this.#ports.ledger, this.name, this.#state().revision));
+    const observing = setInterval(() => this.#standing.observe(), OBSERVED_EVERY_MS);
+    try {
+      await this.#goRound();
+    } finally {
+      clearInterval(observing);
+    }
+  }
+
+  async #goRound(): Promise<void> {
+    const interval = durationMs(this.#spec.source.interval);
+    let reason: Reason = 'look';
+    let nextLook = 0; // monotonic time, which clock changes do not affect
     while (!this.#isEnding) {
       const looks = reason !== 'drift' || performance.now() >= nextLook;
       const begun = performance.now();

@@ -1,5 +1,14 @@
-import { type Inventory, NO_REVISION, type ObjectRef, type OwnedObject, refText, type Told } from '../model/index.ts';
+import {
+  type Inventory,
+  isNoRevision,
+  NO_REVISION,
+  type ObjectRef,
+  type OwnedObject,
+  refText,
+  type Told,
+} from '../model/index.ts';
 import { named } from './apply-revision.ts';
+import { ObservedHealth } from './observed-health.ts';
 import type { ClusterPort, ReconcilePorts } from './ports.ts';
 
 /** Number of an environment's objects by health, and messages of the first few unhealthy ones. */
@@ -36,6 +45,10 @@ export type ReconcilerStatus = {
   readonly looked: string;
   readonly next: string;
   readonly health: HealthCount;
+  /**
+   * For how long `revision` has been observed in health, in milliseconds; undefined unless this process runs the loop.
+   */
+  readonly healthyMs?: number;
 };
 
 /** Returns the state of another environment of the same service, for `dependsOn`. */
@@ -44,7 +57,8 @@ export type Peers = (environment: string) => ReconcilerStatus | undefined;
 /** Reports the state of one environment's loop, on request and as events. */
 export class Standing {
   readonly #ports: Pick<ReconcilePorts, 'cluster' | 'clock' | 'state' | 'tell'>;
-  #status: Omit<ReconcilerStatus, 'health'>;
+  #status: Omit<ReconcilerStatus, 'health' | 'healthyMs'>;
+  #observed: ObservedHealth | undefined;
 
   constructor(environment: string, ports: Pick<ReconcilePorts, 'cluster' | 'clock' | 'state' | 'tell'>) {
     this.#ports = ports;
@@ -63,7 +77,35 @@ export class Standing {
   }
 
   get status(): ReconcilerStatus {
-    return { ...this.#status, health: healthOf(lastingIn(this.#ports.state().inventory), this.#ports.cluster) };
+    const health = healthOf(lastingIn(this.#ports.state().inventory), this.#ports.cluster);
+    this.observe(health);
+    const healthyMs = this.#observed?.of(this.#ports.state().revision);
+    return { ...this.#status, health, ...(healthyMs === undefined ? {} : { healthyMs: Math.floor(healthyMs) }) };
+  }
+
+  /** Counts the time in health from now on, after `ms` that were observed before. */
+  beginObserving(ms: number): void {
+    this.#observed = new ObservedHealth();
+    this.#observed.carryOn(this.#ports.state().revision, ms);
+  }
+
+  /** Another process may observe it now. */
+  endObserving(): void {
+    this.#observed = undefined;
+  }
+
+  /** Notes the health at this moment. */
+  observe(health?: HealthCount): void {
+    const { inventory, revision, open } = this.#ports.state();
+    if (this.#observed === undefined || isNoRevision(revision)) return;
+    const { cluster } = this.#ports;
+    const seen = () => {
+      if (open !== undefined || !cluster.connected) return 'unseen';
+      const { progressing, failed, missing } = health ?? healthOf(lastingIn(inventory), cluster);
+      if (failed + missing > 0) return 'failed';
+      return progressing > 0 ? 'progressing' : 'well'; // a kind that is not watched counts as progressing
+    };
+    this.#observed.observe(revision, seen(), performance.now());
   }
 
   get message(): string {

@@ -7,6 +7,7 @@ import { redactUrl } from '../git/index.ts';
 import { AnchorKeeper, LEDGER_FILES } from '../ledger/index.ts';
 import {
   CountersignError,
+  type EntryBody,
   messageOf,
   parseDuration,
   type StatedConfiguration,
@@ -161,14 +162,20 @@ export function interval(text: string, option: string): number {
 export function beat(loops: readonly Reconciler[], { recorder, options, log, closing }: Serving<ServeOptions>): void {
   const every = interval(options.heartbeat, '--heartbeat');
   const timer = setInterval(() => {
-    const environments = loops.map(({ status: { environment, revision, state } }) => ({
-      name: environment,
-      revision,
-      state,
-    }));
     recorder
-      .record({ type: 'heartbeat', everySeconds: Math.round(every / 1000), environments }, [])
+      .record(heartbeat(loops, every), [])
       .catch((thrown) => log.error({}, `cannot record the heartbeat: ${messageOf(thrown)}`));
   }, every);
   closing.push(() => clearInterval(timer));
+}
+
+/** Returns the entry that says that the service is alive, and what its loops have observed. */
+export function heartbeat(loops: readonly Reconciler[], everyMs: number): EntryBody {
+  const environments = loops.map(({ status: { environment, revision, state, healthyMs } }) => ({
+    name: environment,
+    revision,
+    state,
+    ...(healthyMs === undefined ? {} : { healthySeconds: Math.floor(healthyMs / 1000) }),
+  }));
+  return { type: 'heartbeat', everySeconds: Math.round(everyMs / 1000), environments };
 }

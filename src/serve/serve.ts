@@ -18,7 +18,7 @@ import { openDashboard } from './dashboard.ts';
 import { type Documents, ServedDocuments } from './documents.ts';
 import { Hold, LeaseLost } from './hold.ts';
 import { openControl, openHttp } from './http.ts';
-import { beat, keepAnchors, keepStated, recordStart } from './ledger.ts';
+import { beat, heartbeat, interval, keepAnchors, keepStated, recordStart } from './ledger.ts';
 import { LedgerPauses } from './ledger-pauses.ts';
 import { openGates, openLoops } from './loops.ts';
 import { type ClusterLink, openClusters, openServing, type Serving } from './open-serving.ts';
@@ -194,6 +194,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
           ? 'its ledger is changed'
           : 'its configuration changed'
         : 'its loops ended';
+    // The next start goes on from what was observed.
+    await ledger.record(heartbeat(loops, interval(options.heartbeat, '--heartbeat')));
     await ledger.record({ type: 'service.stopped', reason });
   } finally {
     for (const close of closing.reverse()) await close();

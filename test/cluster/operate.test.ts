@@ -393,6 +393,44 @@ test('promotion: production takes only commits that staging had in health, and d
   );
 });
 
+test('promotion counts what the service has seen: the time in which it was away proves nothing', async () => {
+  const fleet = stage.fleet('soak');
+  const seconds = 8;
+  const environment = (name: string, spec: object) => ({
+    ...{ name, url: fleet.url, path: `clusters/${name}`, namespaces: [`soak-${name}`], spec: { ...spec } },
+  });
+  const configuration = stage.configuration('soak', [
+    environment('staging', {}),
+    environment('production', { promotion: { from: 'staging', healthyFor: `${seconds}s` } }),
+  ]);
+  const files = (name: string) => ({
+    [`clusters/${name}/ns.yaml`]: namespace(`soak-${name}`),
+    [`clusters/${name}/cm.yaml`]: configMap(`soak-${name}`, 'settings', { colour: 'blue' }),
+  });
+  const commit = await stage.change(fleet, 'blue', { ...files('staging'), ...files('production') });
+  const first = await stage.serve(configuration, 'soak');
+  const there = await first.entry('apply.result', 'staging', (e) => e.revision === commit && e.outcome === 'applied');
+  await first.stop();
+  const seen = first
+    .entries('heartbeat', '')
+    .at(-1)
+    ?.entry.environments.find((e) => e.name === 'staging');
+  const longAgo = Date.parse(there.entry.time) + (seconds + 1) * 1000;
+  await stage.waitFor(async () => Date.now() > longAgo, 'the time');
+  const second = await stage.serve(configuration, 'soak');
+  const begun = second.entries('service.started', '').at(-1);
+  const here = await second.entry(
+    'apply.result',
+    'production',
+    (e) => e.revision === commit && e.outcome === 'applied',
+  );
+  const since = (Date.parse(here.entry.time) - Date.parse(begun?.entry.time as string)) / 1000;
+  assert.ok(
+    (seen?.healthySeconds as number) + 1 + since >= seconds,
+    `${seen?.healthySeconds} s and ${since} s were seen`,
+  );
+});
+
 test('an environment that depends on another waits until that is applied and healthy', async () => {
   const fleet = stage.fleet('depends');
   const health = { wait: true, timeout: '10m' };
