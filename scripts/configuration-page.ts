@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import {
   environmentSchema,
+  environmentSetSchema,
   notifierSchema,
   reportScheduleSchema,
   trustPolicySchema,
@@ -32,6 +33,7 @@ export function configurationPage(): string {
   ];
   for (const [kind, schema] of [
     ['Environment', environmentSchema],
+    ['EnvironmentSet', environmentSetSchema],
     ['TrustPolicy', trustPolicySchema],
     ['Notifier', notifierSchema],
     ['ReportSchedule', reportScheduleSchema],

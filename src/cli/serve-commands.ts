@@ -119,7 +119,7 @@ could not be determined.`,
 export function crdsCommand(program: Parent) {
   return program
     .command('crds')
-    .description('print the CustomResourceDefinitions of Environment, TrustPolicy, Notifier and ReportSchedule')
+    .description('print the CustomResourceDefinitions of our documents: Environment, EnvironmentSet, TrustPolicy, …')
     .addHelpText('after', '\nExample:\n  countersign crds | kubectl apply -f -');
 }
 

@@ -5,6 +5,7 @@ import { KindFollow, type ObjectMeta, TIMES } from './kind-follow.ts';
 const API_VERSION = 'countersign.dev/v1alpha1';
 const KINDS = {
   Environment: 'environments',
+  EnvironmentSet: 'environmentsets',
   TrustPolicy: 'trustpolicies',
   Notifier: 'notifiers',
   ReportSchedule: 'reportschedules',

@@ -1,14 +1,23 @@
 import { z } from 'zod';
-import { environmentSchema, notifierSchema, reportScheduleSchema, trustPolicySchema } from '../model/index.ts';
+import {
+  environmentSchema,
+  environmentSetSchema,
+  notifierSchema,
+  reportScheduleSchema,
+  trustPolicySchema,
+} from '../model/index.ts';
 
 type Schema = Readonly<Record<string, unknown>>;
 
 const KINDS = [
   { kind: 'Environment', plural: 'environments', short: 'env', schema: environmentSchema },
+  { kind: 'EnvironmentSet', plural: 'environmentsets', short: 'envset', schema: environmentSetSchema },
   { kind: 'TrustPolicy', plural: 'trustpolicies', short: 'trust', schema: trustPolicySchema },
   { kind: 'Notifier', plural: 'notifiers', short: undefined, schema: notifierSchema },
   { kind: 'ReportSchedule', plural: 'reportschedules', short: undefined, schema: reportScheduleSchema },
 ] as const;
+
+type Kind = (typeof KINDS)[number]['kind'];
 
 const text = { type: 'string' };
 const time = { type: 'string', format: 'date-time' };
@@ -50,6 +59,15 @@ const ENVIRONMENT_STATUS = {
     },
   },
 };
+const SET_STATUS = {
+  type: 'object',
+  properties: {
+    observedGeneration: { type: 'integer', format: 'int64' },
+    conditions: CONDITIONS,
+    environments: { type: 'integer', description: 'The environments it describes.' },
+    ready: { type: 'integer', description: 'Those of them that are applied and healthy, by this service.' },
+  },
+};
 const DOCUMENT_STATUS = {
   type: 'object',
   properties: { observedGeneration: { type: 'integer', format: 'int64' }, conditions: CONDITIONS },
@@ -63,6 +81,18 @@ const ENVIRONMENT_COLUMNS = [
   { name: 'Message', type: 'string', jsonPath: '.status.conditions[?(@.type=="Ready")].message', priority: 1 },
   { name: 'Age', type: 'date', jsonPath: '.metadata.creationTimestamp' },
 ];
+const SET_COLUMNS = [
+  READY,
+  { name: 'Environments', type: 'integer', jsonPath: '.status.environments' },
+  { name: 'Healthy', type: 'integer', jsonPath: '.status.ready' },
+  { name: 'Message', type: 'string', jsonPath: '.status.conditions[?(@.type=="Ready")].message', priority: 1 },
+];
+
+const COLUMNS: Partial<Record<Kind, readonly Schema[]>> = {
+  Environment: ENVIRONMENT_COLUMNS,
+  EnvironmentSet: SET_COLUMNS,
+};
+const STATUSES: Partial<Record<Kind, Schema>> = { Environment: ENVIRONMENT_STATUS, EnvironmentSet: SET_STATUS };
 
 /**
  * Returns the CustomResourceDefinitions of our documents, generated from the one schema (structural, as required by
@@ -98,7 +128,7 @@ export function customResourceDefinitions(): readonly Schema[] {
             served: true,
             storage: true,
             subresources: { status: {} },
-            additionalPrinterColumns: kind === 'Environment' ? ENVIRONMENT_COLUMNS : [READY],
+            additionalPrinterColumns: COLUMNS[kind] ?? [READY],
             schema: {
               openAPIV3Schema: {
                 type: 'object',
@@ -111,7 +141,7 @@ export function customResourceDefinitions(): readonly Schema[] {
                     properties: { name: (made['properties'] as NameSchema).metadata.properties.name },
                   },
                   spec: structural(spec),
-                  status: kind === 'Environment' ? ENVIRONMENT_STATUS : DOCUMENT_STATUS,
+                  status: STATUSES[kind] ?? DOCUMENT_STATUS,
                 },
               },
             },

@@ -3,10 +3,10 @@
  * document with any problem, and reports all problems at once: file, line, path, found and expected value.
  */
 export { customResourceDefinitions } from './crd.ts';
+export type { ConfigurationObject } from './found.ts';
 export { frameworkNamed } from './framework.ts';
 export {
   type Configuration,
-  type ConfigurationObject,
   keyOfObject,
   loadConfiguration,
   loadWithObjects,

@@ -14,7 +14,9 @@ import {
   digestOf,
   durationMs,
   type Environment,
+  type EnvironmentSet,
   environmentSchema,
+  environmentSetSchema,
   globMatches,
   isOfNamespaces,
   markedTexts,
@@ -32,11 +34,15 @@ import {
   waiverSchema,
 } from '../model/index.ts';
 import { parseYaml, type YamlDocument, YamlError } from '../yaml/index.ts';
+import { type DescribedEnvironment, describedBy, problemsOfSet } from './environment-set.ts';
+import type { ConfigurationObject, Found, Problem } from './found.ts';
 import { SHIPPED_FRAMEWORKS } from './framework.ts';
 
 /** The whole configuration, checked and cross-referenced. File references in it are absolute paths. */
 export type Configuration = {
+  /** Those written by hand and those of sets, in the order of their documents. */
   readonly environments: readonly Environment[];
+  readonly environmentSets: readonly SetOfEnvironments[];
   readonly trustPolicies: readonly TrustPolicy[];
   readonly notifiers: readonly Notifier[];
   readonly reportSchedules: readonly ReportSchedule[];
@@ -46,26 +52,12 @@ export type Configuration = {
   readonly digest: string;
 };
 
-type Problem = { readonly file: string; readonly line: number; readonly path: string; readonly text: string };
-
-/** A document not checked yet: a part of a file, or an object in a cluster. */
-type Found = {
-  readonly file: string;
-  readonly document: YamlDocument;
-  /** The namespace it declares, or empty; names in the document refer to that namespace. */
-  readonly scope: string;
-  /** The directory that relative file names refer to. */
-  readonly here: string;
-  readonly object: ConfigurationObject | undefined;
-};
-
-/** One of our documents as an object in a cluster. */
-export type ConfigurationObject = {
-  readonly kind: string;
-  readonly namespace: string;
+/** An EnvironmentSet, and the names of its environments. */
+type SetOfEnvironments = {
   readonly name: string;
-  /** The whole object, as returned by the API server. */
-  readonly object: Readonly<Record<string, unknown>>;
+  /** The namespace of its document, or empty. */
+  readonly namespace: string;
+  readonly environments: readonly string[];
 };
 
 export type ObjectOptions = {
@@ -81,6 +73,7 @@ export type ObjectOptions = {
 const MAX_FILE = 4 * 1024 * 1024; // a keyring of hundreds of people fits; an accidental binary does not
 const SCHEMAS = {
   Environment: environmentSchema,
+  EnvironmentSet: environmentSetSchema,
   TrustPolicy: trustPolicySchema,
   Notifier: notifierSchema,
   ReportSchedule: reportScheduleSchema,
@@ -141,12 +134,13 @@ function assemble(
   const trustPolicies: Scoped<TrustPolicy>[] = [];
   const notifiers: Scoped<Notifier>[] = [];
   const schedules: Scoped<ReportSchedule>[] = [];
+  const sets: (Scoped<EnvironmentSet> & { readonly described: readonly DescribedEnvironment[] })[] = [];
   const places = new Map<string, string>();
-  for (const one of found) {
+  const take = (one: Found): void => {
     const { file, document, scope } = one;
     const parsed = checkDocument(file, document, problems);
-    if (parsed === undefined) continue;
-    if (one.object !== undefined && !namesOnlyItsFiles(one, SCHEMAS[parsed.kind], options, problems)) continue;
+    if (parsed === undefined) return;
+    if (one.object !== undefined && !namesOnlyItsFiles(one, SCHEMAS[parsed.kind], options, problems)) return;
     // The ledger identifies environments by name only.
     const id =
       `${parsed.kind} ` +
@@ -160,12 +154,20 @@ function assemble(
         text: `${id} is already declared at ${earlier}`,
       });
     else places.set(id, document.line === 0 ? file : `${file}:${document.line}`);
+    if (parsed.kind === 'EnvironmentSet') {
+      const set = describedBy(one, parsed);
+      problems.push(...set.problems);
+      sets.push({ ...one, parsed, described: set.environments });
+      set.environments.forEach(take);
+      return;
+    }
     if (parsed.kind === 'Notifier') notifiers.push({ ...one, parsed: withAbsoluteFiles(parsed, one.here) });
     else if (parsed.kind === 'ReportSchedule') schedules.push({ ...one, parsed: withAbsolutePlaces(parsed, one.here) });
     else if (parsed.kind === 'Environment') environments.push({ ...one, parsed: withAbsolutePaths(parsed, one.here) });
     else trustPolicies.push({ ...one, parsed: withKeyFiles(parsed, one, problems) });
     if (parsed.kind !== 'Notifier' && parsed.kind !== 'ReportSchedule') crossCheck(parsed, file, document, problems);
-  }
+  };
+  found.forEach(take);
   const reach = (from: string) => (to: { readonly scope: string }) => options.crossNamespace || to.scope === from;
   const owners = new Map<string, Environment[]>();
   for (const [i, one] of environments.entries()) {
@@ -193,7 +195,30 @@ function assemble(
     reportSchedules: schedules.map(named),
   };
   const keyPlaces = new Map(trustPolicies.map((t) => [named(t).metadata.name, placesOfKeys(t)]));
-  return { configuration: { ...made, keyPlaces, digest: digestOf(made) }, problems };
+  const names = new Map(environments.map((e) => [e.document, e.parsed.metadata.name]));
+  const environmentSets = sets.map(
+    ({ parsed, scope, described }): SetOfEnvironments => ({
+      name: parsed.metadata.name,
+      namespace: scope,
+      environments: described.map((e) => names.get(e.document)).filter((name) => name !== undefined),
+    }),
+  );
+  return {
+    configuration: { ...made, environmentSets, keyPlaces, digest: digestOf(made) },
+    problems: problemsByDocument(problems, sets),
+  };
+}
+
+// Problems of environments that a set describes are its own.
+function problemsByDocument(
+  problems: readonly Problem[],
+  sets: readonly (Found & { readonly described: readonly DescribedEnvironment[] })[],
+): Problem[] {
+  const described = new Set(sets.flatMap((set) => set.described.map((e) => e.file)));
+  return [
+    ...problems.filter((p) => !described.has(p.file)),
+    ...sets.flatMap((set) => problemsOfSet(set, set.described, problems)),
+  ];
 }
 
 type Scoped<T> = Found & { readonly parsed: T };
@@ -666,6 +691,7 @@ function referenceProblems(environment: Environment, all: readonly Environment[]
     ...e.spec.dependsOn,
     ...(e.spec.promotion === undefined ? [] : [e.spec.promotion.from]),
   ];
+  if (before(environment).length === 0) return [];
   const byName = new Map(all.map((e) => [e.metadata.name, e]));
   const missing = before(environment)
     .filter((n) => !byName.has(n))

@@ -3,6 +3,7 @@ import { GROUP, isKind, KIND, NAME_PATTERN, rightSpelling } from './cluster-scop
 import { isCron } from './cron.ts';
 import { field, shapedBy } from './field.ts';
 import { injectionSchema } from './injection.ts';
+import { REFERENCE_NAME } from './substitute-text.ts';
 
 /** The one schema of Countersign's documents: types, validation and reference docs are all derived from it. */
 const API_VERSION = 'countersign.dev/v1alpha1';
@@ -448,10 +449,7 @@ export const waiverSchema = z.strictObject({
 });
 
 const substitute = z
-  .record(
-    z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'a name of letters, digits and underscores'),
-    z.string().max(4096),
-  )
+  .record(z.string().regex(REFERENCE_NAME, 'a name of letters, digits and underscores'), z.string().max(4096))
   .optional()
   .describe('Texts for `${NAME}` in values. With it, an undeclared name is an error, and `$${` stands for `${`.');
 
@@ -938,6 +936,58 @@ export const environmentSchema = z.strictObject({
   }),
 });
 
+/** Environments that one document may describe; 1,000 are measured (`bench/environment-set.ts`). */
+export const MOST_IN_A_SET = 2000;
+
+/** Texts by name for one environment of a set, for `${NAME}` in its template. */
+export const setElement = z
+  .record(
+    z.string().regex(REFERENCE_NAME, 'a name of letters, digits and underscores'),
+    z.string('a text; put a number in quotes').max(1024),
+  )
+  .describe('Texts for one environment, by name.');
+
+export const environmentSetSchema = z.strictObject({
+  apiVersion: z.literal(API_VERSION),
+  kind: z.literal('EnvironmentSet'),
+  metadata,
+  spec: z
+    .strictObject({
+      list: z
+        .strictObject({
+          elements: z
+            .array(setElement)
+            .min(1)
+            .max(MOST_IN_A_SET)
+            .describe('One mapping of texts for each environment, for example `{name: eu-1, region: eu}`.'),
+        })
+        .optional()
+        .describe('The environments, in this document.'),
+      clusters: z
+        .strictObject({
+          file: field.file.describe(
+            'A file with a list of such mappings, relative to this document; read when the documents are read.',
+          ),
+        })
+        .optional()
+        .describe('The environments, in a file of clusters.'),
+      template: z
+        .strictObject({
+          metadata: z.strictObject({
+            name: z.string().min(1).max(256).describe('For example `shop-${name}`.'),
+            labels: z.record(z.string().min(1).max(317), z.string().max(256)).optional(),
+          }),
+          spec: z
+            .record(z.string(), z.unknown())
+            .describe('The `spec` of an Environment. In values, `${NAME}` is replaced; `$${` stands for `${`.'),
+        })
+        .describe('The Environment that is made for each of them, checked as if it were written by hand.'),
+    })
+    .refine((s) => (s.list === undefined) !== (s.clusters === undefined), {
+      error: 'exactly one of `list` and `clusters`',
+    }),
+});
+
 const fileWithAddress = z.strictObject({
   urlFile: field.file.describe('A file with the address, which is itself a secret.'),
 });
@@ -1166,6 +1216,7 @@ export const reportScheduleSchema = z.strictObject({
 /** Credentials for a Git remote, as in the Environment. */
 export type SourceCredentials = NonNullable<Environment['spec']['source']['credentials']>;
 export type Environment = z.infer<typeof environmentSchema>;
+export type EnvironmentSet = z.infer<typeof environmentSetSchema>;
 export type AdmissionMode = (typeof MODES)[number];
 export type Window = Environment['spec']['windows'][number];
 export type IgnoreRule = Environment['spec']['drift']['ignore'][number];
@@ -1176,7 +1227,7 @@ export type BundleSource = Environment['spec']['policies']['bundles'][number];
 export type Notifier = z.infer<typeof notifierSchema>;
 export type ReportSchedule = z.infer<typeof reportScheduleSchema>;
 export type ReportDelivery = ReportSchedule['spec']['deliver'][number];
-export type Document = Environment | TrustPolicy | Notifier | ReportSchedule;
+export type Document = Environment | EnvironmentSet | TrustPolicy | Notifier | ReportSchedule;
 
 /** Returns the namespace for objects that set none; undefined if an environment with several has not chosen one. */
 export function defaultNamespace({ spec }: { readonly spec: Pick<Environment['spec'], 'target'> }): string | undefined {

@@ -14,6 +14,7 @@ import {
   refKey,
   refText,
   type SourceLine,
+  substitutedLength,
   type ValuePath,
   type Violation,
 } from '../model/index.ts';
@@ -30,7 +31,7 @@ import {
   sumOf,
   tooLarge,
 } from './limits.ts';
-import { substitute, substitutedLength } from './substitute.ts';
+import { substitute } from './substitute.ts';
 
 /** One file of the tree; `mode` as in Git. */
 export type SourceFile = { readonly path: string; readonly mode: string; readonly content: Uint8Array };

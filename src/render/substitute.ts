@@ -1,6 +1,4 @@
-import type { ValuePath } from '../model/index.ts';
-
-const REFERENCE = /\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}/g;
+import { substituteText, type ValuePath } from '../model/index.ts';
 
 /** Called for each reference to an undeclared name. */
 type Missing = (name: string, path: ValuePath) => void;
@@ -14,24 +12,13 @@ export function substitute(document: unknown, declared: Readonly<Record<string, 
   return replaced(document, declared, [], missing);
 }
 
-/** Returns the length of a text after substitution, without building it. */
-export function substitutedLength(text: string, declared: Readonly<Record<string, string>> | undefined): number {
-  let { length } = text;
-  if (declared === undefined || !text.includes('${')) return length;
-  for (const { 0: whole, 1: escaped, 2: name = '' } of text.matchAll(REFERENCE)) {
-    if (escaped !== '') length--;
-    else if (Object.hasOwn(declared, name)) length += (declared[name] as string).length - whole.length;
-  }
-  return length;
-}
-
 function replaced(
   value: unknown,
   declared: Readonly<Record<string, string>>,
   path: ValuePath,
   missing: Missing,
 ): unknown {
-  if (typeof value === 'string') return replacedText(value, declared, path, missing);
+  if (typeof value === 'string') return substituteText(value, declared, (name) => missing(name, path));
   if (Array.isArray(value)) {
     const items = value.map((item, i) => replaced(item, declared, [...path, i], missing));
     return items.some((item, i) => item !== value[i]) ? items : value;
@@ -47,20 +34,6 @@ function replaced(
   return isDifferent ? Object.fromEntries(entries) : value;
 }
 
-function replacedText(
-  text: string,
-  declared: Readonly<Record<string, string>>,
-  path: ValuePath,
-  missing: Missing,
-): string {
-  return text.replaceAll(REFERENCE, (whole, escaped: string, name: string) => {
-    if (escaped !== '') return whole.slice(1);
-    if (Object.hasOwn(declared, name)) return declared[name] as string;
-    missing(name, path);
-    return whole;
-  });
-}
-
 // A whole document, or an item of a List, that is a CustomResourceDefinition after substitution; its schema may contain
 // its own `${…}`.
 function isDefinitionAt(value: object, declared: Readonly<Record<string, string>>, path: ValuePath): boolean {
@@ -69,5 +42,5 @@ function isDefinitionAt(value: object, declared: Readonly<Record<string, string>
     (path.at(-2) === 'items' && path.length % 2 === 0 && path.every((p, i) => i % 2 === 1 || p === 'items'));
   if (!isObject || !Object.hasOwn(value, 'kind')) return false;
   const { kind } = value as { kind: unknown };
-  return typeof kind === 'string' && replacedText(kind, declared, [], () => {}) === 'CustomResourceDefinition';
+  return typeof kind === 'string' && substituteText(kind, declared, () => {}) === 'CustomResourceDefinition';
 }

@@ -9,7 +9,7 @@ import {
   loadWithObjects,
   type ProcessSettings,
 } from '../config/index.ts';
-import { messageOf } from '../model/index.ts';
+import { count, messageOf } from '../model/index.ts';
 import type { Reconciler, ReconcilerStatus } from '../reconcile/index.ts';
 import { ofCluster } from './of-cluster.ts';
 import type { ServeOptions } from './options.ts';
@@ -23,6 +23,7 @@ export type Documents = {
   readonly tellOf: (loops: readonly Reconciler[]) => void;
 };
 
+const DESCRIBING: ReadonlySet<string> = new Set(['Environment', 'EnvironmentSet']);
 const LOOK_MS = 1000;
 const AT_LEAST_MS = 60_000; // between two status writes in which only times changed
 const SETTLE_MS = 300; // several documents are often applied together
@@ -140,8 +141,8 @@ export class ServedDocuments {
             !refused.has(keyOfObject(o)) &&
             this.#valid.of(o) !== undefined,
         );
-      const needed = old((kind) => kind !== 'Environment');
-      const replaced = needed.length > 0 ? needed : old((kind) => kind === 'Environment');
+      const needed = old((kind) => !DESCRIBING.has(kind));
+      const replaced = needed.length > 0 ? needed : old((kind) => DESCRIBING.has(kind));
       for (const o of replaced)
         refused.set(keyOfObject(o), `${invalid.get(keyOfObject(o))?.join('; ')}; the previous version stays in force`);
       if (replaced.length > 0) {
@@ -160,6 +161,23 @@ export class ServedDocuments {
     }
   }
 
+  // Its environments are no objects: `countersign status` has each of them.
+  #statusOfSet({ namespace, name }: ConfigurationObject, problem: string | undefined): Told {
+    const { environmentSets } = this.#current.configuration;
+    const names = new Set(environmentSets.find((s) => s.namespace === namespace && s.name === name)?.environments);
+    const running = this.#loops.filter((l) => names.has(l.name) && l.status.state !== 'standby');
+    const conditions = running.map((l) => ({ name: l.name, condition: statusOf(undefined, l.status).conditions[0] }));
+    const unready = conditions.filter(({ condition }) => condition?.status !== 'True');
+    const status = { environments: names.size, ready: running.length - unready.length };
+    if (problem !== undefined) return { status, times: {}, conditions: [readyCondition('False', 'Invalid', problem)] };
+    const [first] = unready;
+    const condition =
+      first?.condition === undefined
+        ? readyCondition('True', 'Healthy', `${count(running.length, 'environment')} applied and healthy`)
+        : { ...first.condition, message: `\`${first.name}\`: ${first.condition.message}` };
+    return { status, times: {}, conditions: [condition] };
+  }
+
   async #tell(): Promise<void> {
     for (const document of this.#objects?.documents ?? []) {
       const key = keyOfObject(document);
@@ -168,7 +186,8 @@ export class ServedDocuments {
         document.kind === 'Environment' ? this.#loops.find((l) => l.name === document.name)?.status : undefined;
       if (document.kind === 'Environment' && problem === undefined && (loop === undefined || loop.state === 'standby'))
         continue;
-      const { status, times, conditions } = statusOf(problem, loop);
+      const { status, times, conditions } =
+        document.kind === 'EnvironmentSet' ? this.#statusOfSet(document, problem) : statusOf(problem, loop);
       const text = JSON.stringify([document.generation, status, conditions]);
       const told = this.#told.get(key);
       const isOld = told === undefined || told.text !== text;
@@ -185,13 +204,11 @@ type Told = {
   readonly conditions: readonly Condition[];
 };
 
+function readyCondition(status: Condition['status'], reason: string, message: string): Condition {
+  return { type: 'Ready', status, reason, message };
+}
+
 function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefined): Told {
-  const ready = (status: Condition['status'], reason: string, message: string): Condition => ({
-    type: 'Ready',
-    status,
-    reason,
-    message,
-  });
   const times =
     loop === undefined || loop.looked === '' ? {} : { lastCheckTime: loop.looked, nextCheckTime: loop.next };
   const { trouble: _, ...objects } = loop?.health ?? { trouble: [] };
@@ -199,8 +216,8 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
     loop === undefined
       ? {}
       : { state: loop.state, lastAppliedRevision: loop.revision, lastAttemptedRevision: loop.tip, objects };
-  if (problem !== undefined) return { status, times, conditions: [ready('False', 'Invalid', problem)] };
-  if (loop === undefined) return { status, times, conditions: [ready('True', 'Valid', 'in force')] };
+  if (problem !== undefined) return { status, times, conditions: [readyCondition('False', 'Invalid', problem)] };
+  if (loop === undefined) return { status, times, conditions: [readyCondition('True', 'Valid', 'in force')] };
   const { progressing, failed, missing, trouble } = loop.health;
   const isWell = loop.state === 'applied' && progressing + failed + missing === 0;
   const reason = `${loop.state.charAt(0).toUpperCase()}${loop.state.slice(1)}`;
@@ -210,7 +227,7 @@ function statusOf(problem: string | undefined, loop: ReconcilerStatus | undefine
     status,
     times,
     conditions: [
-      ready(
+      readyCondition(
         isWell ? 'True' : isUnknown ? 'Unknown' : 'False',
         isWell || loop.state !== 'applied' ? reason : 'Unhealthy',
         message,

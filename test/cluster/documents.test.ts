@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
+import type { StatedConfiguration } from '../../src/model/index.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
 import type { Fleet } from '../kit/fleet.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
@@ -24,6 +25,7 @@ before(async () => {
     'wait',
     '--for=condition=Established',
     'crd/environments.countersign.dev',
+    'crd/environmentsets.countersign.dev',
     'crd/trustpolicies.countersign.dev',
     'crd/notifiers.countersign.dev',
     'crd/reportschedules.countersign.dev',
@@ -102,6 +104,62 @@ async function home(
   });
   return { fleet, environment, trust, first };
 }
+
+test('an EnvironmentSet in the cluster makes environments, follows its elements, and leaves the objects of one that goes', async () => {
+  const fleet = stage.fleet('set');
+  run('', 'create', 'namespace', 'gate-set');
+  const trust = within('gate-set', trustDocument([stage.dana, stage.lee]));
+  const described = environmentDocument({ url: fleet.url, namespaces: ['set-${name}'], path: 'clusters/${name}' });
+  const { spec } = described as { spec: object };
+  const set = (names: readonly string[], more: object = {}) =>
+    within('gate-set', {
+      apiVersion: 'countersign.dev/v1alpha1',
+      kind: 'EnvironmentSet',
+      metadata: { name: 'shops' },
+      spec: {
+        list: { elements: names.map((name) => ({ name })) },
+        template: { metadata: { name: 'set-${name}' }, spec: { ...spec, ...more } },
+      },
+    });
+  const files = (name: string) => ({
+    [`clusters/${name}/ns.yaml`]: namespace(`set-${name}`),
+    [`clusters/${name}/cm.yaml`]: configMap(`set-${name}`, 'settings', { colour: 'blue' }),
+  });
+  const first = await stage.change(fleet, 'first', { ...files('a'), ...files('b'), ...files('c') });
+  apply(set(['a', 'b']), trust);
+  const service = await stage.serve(nothing, 'set', ['--config-namespace', 'gate-set']);
+  const applied = (name: string) =>
+    service.entry('apply.result', name, (e) => e.revision === first && e.outcome === 'applied');
+  await Promise.all([applied('set-a'), applied('set-b')]);
+  await says('gate-set', 'environmentsets', 'shops', { status: 'True', message: /2 environments applied and healthy/ });
+  assert.match(
+    run('', '-n', 'gate-set', 'get', 'envset'),
+    /^NAME\s+READY\s+ENVIRONMENTS\s+HEALTHY\nshops\s+True\s+2\s+2/,
+  );
+
+  apply(set(['b', 'c']));
+  await applied('set-c');
+  const stated = service.entries('config.stated', '').at(-1)?.entry;
+  assert.ok(stated !== undefined);
+  const { changes } = service.evidence<StatedConfiguration>(stated.evidence);
+  assert.deepEqual(
+    changes.filter((c) => c.what === 'namespaces').map((c) => [c.environment, c.before, c.after]),
+    [
+      ['set-a', 'set-a', ''],
+      ['set-c', '', 'set-c'],
+    ],
+  );
+  assert.equal((await stage.dataOf('set-a', 'settings'))?.['colour'], 'blue', 'its objects stay');
+
+  apply(set(['b', 'c'], { trust: 'nobody' }));
+  const message =
+    /spec\.template\.spec\.trust: expected the name of a TrustPolicy.*\(element `b`, and 1 more problem.*the previous version stays in force/;
+  await says('gate-set', 'environmentsets', 'shops', { status: 'False', reason: 'Invalid', message });
+  const second = await stage.change(fleet, 'second', {
+    'clusters/c/cm.yaml': configMap('set-c', 'settings', { colour: 'red' }),
+  });
+  await service.entry('apply.result', 'set-c', (e) => e.revision === second && e.outcome === 'applied');
+});
 
 test('an Environment in the cluster is run; its status says what it is at, and a change of it takes effect', async () => {
   const { fleet, environment, trust, first } = await home('crs');
@@ -336,6 +394,6 @@ test('without its kinds in the cluster the service says how to install them', as
   assert.equal(code, 2);
   assert.match(
     stderr,
-    /does not have our kinds \(Environment, TrustPolicy, Notifier, ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
+    /does not have our kinds \(Environment, EnvironmentSet, TrustPolicy, Notifier, ReportSchedule\)\n.*countersign crds \| kubectl apply -f -/s,
   );
 });

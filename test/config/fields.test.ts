@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { customResourceDefinitions } from '../../src/config/index.ts';
 import {
   environmentSchema,
+  environmentSetSchema,
   interpreted,
   type Mark,
   notifierSchema,
@@ -22,6 +23,7 @@ type Field = {
 
 const KINDS = {
   Environment: environmentSchema,
+  EnvironmentSet: environmentSetSchema,
   TrustPolicy: trustPolicySchema,
   Notifier: notifierSchema,
   ReportSchedule: reportScheduleSchema,
@@ -33,6 +35,13 @@ const KINDS = {
 const PLAIN = new Set([
   'Environment.metadata.labels.KEY',
   'Environment.metadata.labels.*',
+  // Templates and their texts: what becomes of them is checked as the fields of an Environment.
+  'EnvironmentSet.spec.list.elements[].KEY',
+  'EnvironmentSet.spec.list.elements[].*',
+  'EnvironmentSet.spec.template.metadata.name',
+  'EnvironmentSet.spec.template.metadata.labels.KEY',
+  'EnvironmentSet.spec.template.metadata.labels.*',
+  'EnvironmentSet.spec.template.spec.KEY',
   'Environment.spec.render.substitute.KEY',
   'Environment.spec.render.substitute.*',
   'Environment.spec.admission.breakGlass.debugImages[]',

@@ -81,7 +81,7 @@ for (const [what, files, expected] of [
   [
     'a kind that is not ours',
     { 'e.yaml': ENVIRONMENT.replace('Environment', 'Enviroment') },
-    /kind: expected one of `Environment`, `TrustPolicy`, `Notifier`, `ReportSchedule`, found `Enviroment`/,
+    /kind: expected one of `Environment`, `EnvironmentSet`, `TrustPolicy`, `Notifier`, `ReportSchedule`, found `Enviroment`/,
   ],
   [
     'a namespace of the cluster itself',
