@@ -28,6 +28,7 @@ export function checkCommand(program: Parent) {
     .addOption(config())
     .addOption(trust())
     .addOption(environment())
+    .option('--all-environments', 'judge the change for every environment of the configuration, in one run', false)
     .option(
       '--base <commit>',
       'the commit that is applied now (default: from the CI, or where the head left the branch)',
@@ -59,6 +60,7 @@ export function checkCommand(program: Parent) {
       `
 Examples:
   countersign check --base origin/main --head HEAD
+  countersign check --all-environments
   countersign check --output github --report sarif=countersign.sarif
   countersign check --manifests deploy/ --policy policy/
   helm template chart/ | countersign check --manifests - --namespace shop

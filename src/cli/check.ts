@@ -2,7 +2,15 @@ import type { ProcessSettings } from '../config/index.ts';
 import { type Finding, type Findings, fingerprint, printFindings, showFindingsText } from '../findings/index.ts';
 import { assess, type Gate, ruledAt } from '../gate/index.ts';
 import { type NativeRepository, sourceRepository, type UserRepository } from '../git/index.ts';
-import { CountersignError, isNoRevision, NO_REVISION, refText, type Verdict, type Violation } from '../model/index.ts';
+import {
+  CountersignError,
+  type Environment,
+  isNoRevision,
+  NO_REVISION,
+  refText,
+  type Verdict,
+  type Violation,
+} from '../model/index.ts';
 import {
   chooseEnvironment,
   gitProgram,
@@ -10,12 +18,13 @@ import {
   openConfiguration,
   openGate,
   openRendering,
+  SharedRules,
 } from '../open/index.ts';
 import { ruleInfos } from '../policy/index.ts';
 import { EXIT, type Io, paint } from '../terminal/index.ts';
+import { checkAll, environmentsHere, type Judged } from './check-all.ts';
 import type { CheckOptions } from './check-commands.ts';
-
-import { reportsOf, writeReports } from './reports-of.ts';
+import { type Report, reportsOf, writeReports } from './reports-of.ts';
 import { showVerdictEnd, showVerdictHead } from './show-verdict.ts';
 
 /**
@@ -31,40 +40,54 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
   rendering.warm(); // starts while configuration and history are read
   const reports = reportsOf(options.report);
   const configuration = openConfiguration(options);
-  const environment = chooseEnvironment(configuration, options.environment);
   const { user, repository } = await openCheckout(options.repo, settings);
+  const shared = new SharedRules();
+  const read = sourceRepository(repository);
   try {
-    if (options.fetch && (await user.config(`remote.${options.remote}.url`)) !== undefined)
-      await user.fetchApprovals(options.remote);
+    const remote = await user.config(`remote.${options.remote}.url`);
+    const environments = options.allEnvironments
+      ? environmentsHere(configuration.environments, remote)
+      : [chooseEnvironment(configuration, options.environment)];
+    if (options.fetch && remote !== undefined) await user.fetchApprovals(options.remote);
     const head = await user.commit(options.head);
-    const from = await findBase(user, repository, options, environment.spec.source, head, settings);
-    const { gate, close } = await openGate(configuration, environment, sourceRepository(repository), () => new Date(), {
-      git: gitProgram(settings),
-      ...rendering,
-      untrusted: 'rendered',
-    });
-    try {
-      const { verdict } = await assess(gate, from, head);
-      const found = await told(gate, verdict, from);
-      writeReports(reports, found);
-      if (options.trace === true) await showTrace(gate, head, io);
-      if (options.output === 'json')
-        io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
-      else if (options.output === 'text')
-        io.out(
-          `${showVerdictHead(verdict, io)}` +
-            `${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,
-        );
-      else io.out(printFindings(options.output, found));
-      const warned = options.failOnWarn === true && verdict.warnings.length > 0;
-      return verdict.outcome === 'allowed' && !warned ? EXIT.yes : EXIT.no;
-    } finally {
-      await close();
-      rendering.close();
-    }
+    const bases = new Map<string, Promise<string>>();
+    const judge = async (environment: Environment): Promise<Judged> => {
+      const { source } = environment.spec;
+      const from = bases.get(source.branch) ?? findBase(user, repository, options, source, head, settings);
+      bases.set(source.branch, from);
+      const base = await from;
+      const parts = { git: gitProgram(settings), shared, ...rendering, untrusted: 'rendered' } as const;
+      const clock = () => new Date();
+      const { gate, close } = await openGate(configuration, environment, read, clock, parts);
+      try {
+        const { verdict } = await assess(gate, base, head);
+        const found = await told(gate, verdict, base);
+        if (options.trace === true) await showTrace(gate, head, io);
+        return { verdict, found };
+      } finally {
+        await close();
+      }
+    };
+    if (options.allEnvironments) return await checkAll(environments, judge, reports, options, io);
+    return showOne(await judge(environments[0] as Environment), reports, options, io);
   } finally {
+    rendering.close();
     repository.close();
   }
+}
+
+function showOne({ verdict, found }: Judged, reports: readonly Report[], options: CheckOptions, io: Io): number {
+  writeReports(reports, found);
+  if (options.output === 'json')
+    io.out(`${JSON.stringify({ ...verdict, findings: found.findings, fixed: found.fixed }, null, 2)}\n`);
+  else if (options.output === 'text')
+    io.out(
+      `${showVerdictHead(verdict, io)}` +
+        `${spaced(showFindingsText(found, io, { all: options.all === true }))}${showVerdictEnd(verdict, io)}`,
+    );
+  else io.out(printFindings(options.output, found));
+  const warned = options.failOnWarn === true && verdict.warnings.length > 0;
+  return verdict.outcome === 'allowed' && !warned ? EXIT.yes : EXIT.no;
 }
 
 function spaced(text: string): string {
@@ -137,6 +160,10 @@ async function findBase(
 
 // These flags are about plain files. A change is checked by the rules of its environment, so they would be ignored.
 function refuseFileFlags(options: CheckOptions): void {
+  if (options.allEnvironments && (options.environment !== undefined || options.manifests !== undefined))
+    throw new CountersignError('usage', '`--all-environments` is for all environments of the configuration', {
+      hint: 'leave out `--environment` and `--manifests`',
+    });
   if (options.manifests !== undefined) return;
   const given = [
     options.policy === undefined ? undefined : '--policy',
