@@ -1,11 +1,11 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePorts } from '../test/kit/control-plane.ts';
 import { configMap, deployment, namespace, service } from '../test/kit/manifests.ts';
 import { Stage } from '../test/kit/stage.ts';
 import { print } from './kit/figures.ts';
+import { cpuOf, looksOf, ofStatus } from './kit/process-figures.ts';
 
 // Many environments on one repository in one process: until all are applied, memory then and over thousands of looks.
 // `node bench/environments.ts [environments] [looks]`
@@ -38,24 +38,24 @@ try {
   print(
     `${ENVIRONMENTS} environments of 20 objects: all applied ${((Date.now() - begun) / 1000).toFixed(1)} s after the start`,
   );
-  print(`memory then: ${rss(running.pid)} MiB, at most ${peak(running.pid)} MiB (bar 512)`);
+  print(`memory then: ${ofStatus(running.pid, 'VmRSS')} MiB, at most ${ofStatus(running.pid, 'VmHWM')} MiB (bar 512)`);
   const heap = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   for (const name of ['nodejs_heap_size_used_bytes', 'nodejs_heap_size_total_bytes', 'nodejs_external_memory_bytes'])
     print(`  ${name} ${Math.round(Number(new RegExp(`^${name} (\\S+)`, 'm').exec(heap)?.[1]) / 1024 / 1024)} MiB`);
   const cpu = cpuOf(running.pid);
-  const from = await looks(port as number);
+  const from = await looksOf(port as number);
   const since = Date.now();
   for (let next = 1; ; ) {
     await new Promise((resolve) => setTimeout(resolve, 1000));
-    const done = (await looks(port as number)) - from;
+    const done = (await looksOf(port as number)) - from;
     if (done < (LOOKS / 4) * next) continue;
     print(
-      `after ${done} looks at nothing new: ${rss(running.pid)} MiB, ${(((cpuOf(running.pid) - cpu) / done) * 1000).toFixed(1)} ms CPU a look`,
+      `after ${done} looks at nothing new: ${ofStatus(running.pid, 'VmRSS')} MiB, ${(((cpuOf(running.pid) - cpu) / done) * 1000).toFixed(1)} ms CPU a look`,
     );
     next++;
     if (done >= LOOKS) break;
   }
-  print(`${((Date.now() - since) / 1000).toFixed(0)} s for these; at most ${peak(running.pid)} MiB`);
+  print(`${((Date.now() - since) / 1000).toFixed(0)} s for these; at most ${ofStatus(running.pid, 'VmHWM')} MiB`);
   const changed = await stage.change(fleet, 'one', {
     'clusters/e007/c1.yaml': configMap('e007', 'c1', { k: 'changed' }),
   });
@@ -84,25 +84,4 @@ function objects(ns: string): Record<string, string> {
           ? service(ns, `c${i}`)
           : configMap(ns, `c${i}`, { k: String(i) });
   return files;
-}
-
-function rss(pid: number): number {
-  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024);
-}
-
-function peak(pid: number): number {
-  return Math.round(Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024);
-}
-
-async function looks(port: number): Promise<number> {
-  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
-  return [...text.matchAll(/^countersign_reconcile_duration_seconds_count\{[^}]*kind="look"\} (\d+)/gm)].reduce(
-    (sum, m) => sum + Number(m[1]),
-    0,
-  );
-}
-
-function cpuOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
 }

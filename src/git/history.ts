@@ -208,6 +208,32 @@ export async function findPath(
 }
 
 /**
+ * Returns the ids of some directories at a commit, by path; those that do not exist are left out. Reads only the trees
+ * above them, each once.
+ */
+export async function directoryIds(
+  repository: Pick<Repository, 'read'>,
+  commit: string,
+  directories: readonly string[],
+): Promise<ReadonlyMap<string, string>> {
+  const root = (await readCommit(repository, commit)).tree;
+  const trees = new Map<string, Promise<ReadonlyMap<string, TreeLine>>>();
+  const linesByName = (tree: string) => {
+    const known = trees.get(tree) ?? linesOf(repository, tree).then((lines) => new Map(lines.map((l) => [l.name, l])));
+    trees.set(tree, known);
+    return known;
+  };
+  const found = new Map<string, string>();
+  for (const directory of directories) {
+    let tree: string | undefined = root;
+    for (const name of directory.split('/').filter((part) => part !== '' && part !== '.'))
+      tree = tree === undefined ? undefined : treeOf((await linesByName(tree)).get(name));
+    if (tree !== undefined) found.set(directory, tree);
+  }
+  return found;
+}
+
+/**
  * Returns the paths where a merge differs from an automatic merge of its parents. A merge in which every path comes
  * from a parent may still have dropped a side's change, so it is made again. With more than two parents, it returns the
  * paths that match none of them.

@@ -1,24 +1,49 @@
-import { CountersignError, isNoRevision, Turns } from '../model/index.ts';
-import { diffTrees, findPath, listTree, mergeAdds, readBlob, readCommit, readCommits } from './history.ts';
+import { CountersignError, isNoRevision, type PathChange, Recent, Turns } from '../model/index.ts';
+import {
+  diffTrees,
+  directoryIds,
+  findPath,
+  listTree,
+  mergeAdds,
+  readBlob,
+  readCommit,
+  readCommits,
+} from './history.ts';
 import { expectType } from './object.ts';
 import { parseTree } from './parse-tree.ts';
 import { APPROVALS_REF, type Repository } from './repository.ts';
 
+const DIFFS_KEPT = 8; // environments on one branch are judged one after the other, between the same commits
+const MAX_KEPT = 20_000; // changes of one of them, some hundred bytes each
 const MAX_STATEMENTS = 10_000; // for one change; a thousand people may each change their mind
 const MAX_STATEMENT = 64 * 1024; // larger files are not statements, and count as empty
 const MAX_FILE = 4 * 1024 * 1024; // a TrustPolicy with the keyrings of hundreds of people
 
-/** Wraps a repository as the gate reads it: histories, differences, files and approvals. */
+/**
+ * Wraps a repository as the gate reads it: histories, differences, files and approvals. Gates that share one compute
+ * the difference between two commits once.
+ */
 export function sourceRepository(repository: Repository, turns = new Turns()) {
+  const diffs = new Recent<Promise<readonly PathChange[]>>(DIFFS_KEPT);
   return {
     isAncestor: (ancestor: string, descendant: string) => repository.isAncestor(ancestor, descendant),
     commitIds: (from: string, to: string) => repository.listCommits(from, to),
     commits: (ids: readonly string[]) => readCommits(repository, ids),
-    diff: (from: string, to: string) => diffTrees(repository, from, to, turns),
+    diff: (from: string, to: string): Promise<readonly PathChange[]> => {
+      const pair = `${from} ${to}`;
+      const diff = diffs.get(pair) ?? diffTrees(repository, from, to, turns);
+      diffs.set(pair, diff);
+      diff.then(
+        (changes) => changes.length > MAX_KEPT && diffs.delete(pair),
+        () => diffs.delete(pair),
+      );
+      return diff;
+    },
     mergeAdds: (merge: { id: string; tree: string; parents: readonly string[] }) => mergeAdds(repository, merge, turns),
     tree: async (commit: string) => (await readCommit(repository, commit)).tree,
     time: async (commit: string) =>
       isNoRevision(commit) ? undefined : (await readCommit(repository, commit)).committer.time,
+    directoryIds: (commit: string, directories: readonly string[]) => directoryIds(repository, commit, directories),
     files: (tree: string, directory: string) => listTree(repository, tree, directory, turns),
     blob: (id: string) => readBlob(repository, id),
     /** Returns a file's id and content at a commit, or undefined if it does not exist. */

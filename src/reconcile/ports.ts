@@ -112,8 +112,8 @@ export type ReconcilePorts = {
    * or later.
    */
   readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
-  /** Waits for a turn if many environments have something to judge at the same time. */
-  readonly turn?: <T>(task: () => Promise<T>) => Promise<T>;
+  /** Waits for a turn if many environments have something to judge at the same time; `first`: before all others. */
+  readonly turn?: <T>(task: () => Promise<T>, first: boolean) => Promise<T>;
   /** Maximum concurrent requests to the cluster right now; fewer while others wait for the gate. */
   readonly atOnce?: (() => number) | undefined;
   /** Receives events for metrics, notifications and Kubernetes Events; never the record. */

@@ -52,6 +52,7 @@ export class Reconciler {
   #fetching = false;
   #stirred = false;
   #observing = false;
+  #hurries = false;
   #failures = 0;
   #failing: { readonly code: string; readonly since: number } | undefined;
   #watched = '';
@@ -99,6 +100,12 @@ export class Reconciler {
   /** Checks again now instead of at the end of the interval. */
   poke(): void {
     this.#pokedAt = performance.now();
+    this.#wake.notify('look');
+  }
+
+  /** Checks now, and is judged before other environments: a commit changes its directory. */
+  hurry(): void {
+    this.#hurries = true;
     this.#wake.notify('look');
   }
 
@@ -583,11 +590,13 @@ export class Reconciler {
     );
     if (this.#judged?.key !== key || performance.now() > this.#judged.until) {
       const turn = this.#ports.turn ?? ((task) => task());
+      const first = this.#hurries;
+      this.#hurries = false;
       const { verdict, recorded, allowed } = await this.#ports.trace(
         'judge',
         { environment: this.name, revision: tip },
         async (note) => {
-          const assessed = await turn(() => assess(this.#gate, from, tip));
+          const assessed = await turn(() => assess(this.#gate, from, tip), first);
           note({
             outcome: assessed.verdict.outcome,
             commits: assessed.verdict.commits.length,

@@ -23,6 +23,8 @@ import {
 import { decrypting, gitProgram, openGate, openRendering, SharedRules, sourceAccess } from '../open/index.ts';
 import { type ReconcilePorts, Reconciler } from '../reconcile/index.ts';
 import { KnownHistory } from '../trust/index.ts';
+import { atMost } from './at-most.ts';
+import { BranchNews } from './branch-news.ts';
 import { type Hold, whileHeld } from './hold.ts';
 import { type ClusterLink, linkOf, type Serving } from './open-serving.ts';
 import type { ServeHooks } from './options.ts';
@@ -37,6 +39,8 @@ export type OpenGate = {
    * one branch share it. Returns what they point to now. Throws `git-ref-missing` and the errors of `fetch`.
    */
   readonly look: (since: number) => Promise<{ readonly tip: string; readonly approvals: string }>;
+  /** Calls back when a fetch, by any environment, brings a tip with changes below this environment's directory. */
+  readonly onChanges: (wake: () => void) => void;
 };
 
 /** Opens the gates of all environments, including those run elsewhere: admission covers each of them. */
@@ -48,6 +52,8 @@ export async function openGates(
   const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
   closing.push(rendering.close);
   const repositories = new Map<string, Repository>();
+  const sources = new Map<string, ReturnType<typeof sourceRepository>>();
+  const branches = new Map<string, BranchNews>();
   const program = gitProgram(settings);
   const once = sharing<{ readonly tip: string; readonly approvals: string }>();
   const beside = new RunBeside();
@@ -61,7 +67,9 @@ export async function openGates(
         openRepository(directory, program === undefined ? undefined : { ...program, run: beside.run });
       if (!repositories.has(directory)) closing.push(() => repository.close());
       repositories.set(directory, repository);
-      const opened = await openGate(configuration, environment, sourceRepository(repository, turns), () => new Date(), {
+      const source = sources.get(directory) ?? sourceRepository(repository, turns);
+      sources.set(directory, source);
+      const opened = await openGate(configuration, environment, source, () => new Date(), {
         git: program,
         shared,
         ...rendering,
@@ -78,9 +86,16 @@ export async function openGates(
         findings: new Recent(1000),
       };
       const access = sourceAccess(environment.spec.source.credentials);
+      const news = branches.get(directory) ?? new BranchNews(source);
+      branches.set(directory, news);
       const look: OpenGate['look'] = (since) =>
-        once(directory, since, () => fetched(repository, environment.spec.source, access));
-      return { environment, gate, repository, look };
+        once(directory, since, async () => {
+          const found = await fetched(repository, environment.spec.source, access);
+          await news.isAt(found.tip);
+          return found;
+        });
+      const onChanges: OpenGate['onChanges'] = (wake) => news.listen(environment.spec.source.path, wake);
+      return { environment, gate, repository, look, onChanges };
     }),
   );
 }
@@ -117,7 +132,7 @@ export function openLoops(
   const loops = new Map<string, Reconciler>();
   const secrets = new SealedSecrets(recorder);
   const wanted = new Set(selected(configuration.environments, options.selector));
-  for (const { environment, gate, look } of gates.filter((g) => wanted.has(g.environment))) {
+  for (const { environment, gate, look, onChanges } of gates.filter((g) => wanted.has(g.environment))) {
     const cluster = clusters.get(linkOf(links, environment.metadata.name)) as Cluster;
     const port = Object.assign(cluster, { stages });
     const state = rememberedState(recorder, environment.metadata.name);
@@ -147,6 +162,7 @@ export function openLoops(
       () => loop.stir(),
       healthExpressions(environment.spec.health.expressions),
     );
+    onChanges(() => loop.hurry());
     loops.set(environment.metadata.name, loop);
   }
   closing.push(() => {
@@ -189,23 +205,6 @@ export function parseSelector(selector: string | undefined): readonly (readonly 
 }
 
 const JUDGED_AT_ONCE = 4; // more would only compete for cores, and each holds its objects meanwhile (Flux 685)
-
-// Runs tasks in order, with limited concurrency.
-function atMost(count: number): <T>(task: () => Promise<T>) => Promise<T> {
-  const waiting: (() => void)[] = [];
-  let free = count;
-  return async (task) => {
-    if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
-    try {
-      return await task();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) free++;
-      else next();
-    }
-  };
-}
 
 // Environments on one branch share a fetch if it is recent enough.
 function sharing<T>(): (key: string, since: number, task: () => Promise<T>) => Promise<T> {
