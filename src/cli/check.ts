@@ -42,6 +42,7 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
   const configuration = openConfiguration(options);
   const { user, repository } = await openCheckout(options.repo, settings);
   const shared = new SharedRules();
+  const closing: (() => Promise<void>)[] = [];
   const read = sourceRepository(repository);
   try {
     const remote = await user.config(`remote.${options.remote}.url`);
@@ -59,18 +60,17 @@ export async function check(options: CheckOptions, settings: ProcessSettings, io
       const parts = { git: gitProgram(settings), shared, ...rendering, untrusted: 'rendered' } as const;
       const clock = () => new Date();
       const { gate, close } = await openGate(configuration, environment, read, clock, parts);
-      try {
-        const { verdict } = await assess(gate, base, head);
-        const found = await told(gate, verdict, base);
-        if (options.trace === true) await showTrace(gate, head, io);
-        return { verdict, found };
-      } finally {
-        await close();
-      }
+      closing.push(close);
+      const { verdict } = await assess(gate, base, head);
+      const found = await told(gate, verdict, base);
+      if (options.trace === true) await showTrace(gate, head, io);
+      while (closing.length > 1) await closing.shift()?.(); // the next environment may need the same rules
+      return { verdict, found };
     };
     if (options.allEnvironments) return await checkAll(environments, judge, reports, options, io);
     return showOne(await judge(environments[0] as Environment), reports, options, io);
   } finally {
+    for (const close of closing) await close();
     rendering.close();
     repository.close();
   }

@@ -181,6 +181,10 @@ for (const [what, parts, expected] of [
     assert.match(found.join('\n'), expected);
   });
 
+test('a text that an element lacks is one problem, and not also what it leaves behind', () => {
+  assert.equal(problems([set({ spec: { trust: '${team}' } })]).length, 1);
+});
+
 test('a set and a document by hand do not make one environment twice', () => {
   const hand = {
     apiVersion: 'countersign.dev/v1alpha1',
