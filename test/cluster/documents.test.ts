@@ -373,10 +373,12 @@ test('without its kinds in the cluster the service says how to install them', as
       '--data',
       stage.data(name),
     ]);
-  const others = ['notifiers', 'environments', 'trustpolicies'].map((kind) => `${kind}.countersign.dev`);
+  const others = ['notifiers', 'environments', 'environmentsets', 'trustpolicies'].map(
+    (kind) => `${kind}.countersign.dev`,
+  );
   run('', 'delete', 'crd', 'reportschedules.countersign.dev');
   await until(
-    async () => (await served()) === 3,
+    async () => (await served()) === others.length,
     20_000,
     () => 'the kind is still there',
   );
