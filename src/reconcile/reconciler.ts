@@ -53,6 +53,7 @@ export class Reconciler {
   #stirred = false;
   #observing = false;
   #hurries = false;
+  #runs = false;
   #failures = 0;
   #failing: { readonly code: string; readonly since: number } | undefined;
   #watched = '';
@@ -124,11 +125,11 @@ export class Reconciler {
 
   // Many objects may change at once, and each observation goes through all of them.
   #observeSoon(): void {
-    if (this.#observing) return;
+    if (this.#observing || !this.#runs) return;
     this.#observing = true;
     setTimeout(() => {
       this.#observing = false;
-      this.#standing.observe();
+      this.#observe();
     }, OBSERVED_TOGETHER_MS).unref();
   }
 
@@ -156,11 +157,23 @@ export class Reconciler {
     this.#failing = undefined;
     this.#drift.forget(); // another replica may have run it since
     this.#standing.beginObserving(observedBefore(this.#ports.ledger, this.name, this.#state().revision));
-    const observing = setInterval(() => this.#standing.observe(), OBSERVED_EVERY_MS);
+    const observing = setInterval(() => this.#observe(), OBSERVED_EVERY_MS);
+    this.#runs = true;
     try {
       await this.#goRound();
     } finally {
+      this.#runs = false;
       clearInterval(observing);
+    }
+  }
+
+  // Timers outlive the loop, and with it the ledger. Trouble with the ledger is found by the next check.
+  #observe(): void {
+    if (!this.#runs) return;
+    try {
+      this.#standing.observe();
+    } catch (thrown) {
+      this.#ports.log.warn({ environment: this.name }, messageOf(thrown));
     }
   }
 
