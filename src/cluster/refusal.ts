@@ -150,7 +150,7 @@ function hintFor({ status }: Answer, said: string): string {
       'the service’s account may only grant what it has itself: give it these rights, or `escalate` and `bind` on ' +
       'roles (`countersign manifests --grant-roles`)'
     );
-  if (/status\.storedVersions\[\d+\]: Invalid value: "[^"]*": (missing from|must appear in) spec\.versions/.test(said))
+  if (/status\.storedVersions\[\d+\]: .*: (missing from|must appear in) spec\.versions/s.test(said))
     return 'objects were stored in that version: keep it in `spec.versions`, with `served: false` if no one should use it';
   if (/because it is being terminated/.test(said))
     return 'the namespace is being deleted; wait until it is gone, then run `countersign reconcile`';

@@ -261,7 +261,7 @@ test('a commit that is refused again is recorded once, also when drift was put r
   }
   assert.equal(loop.entries('drift.corrected').length, 3);
   assert.equal(loop.entries('apply.refused').length, 1);
-  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'cm', error: refused(), times: 1 });
+  loop.cluster.fail({ verb: 'dryRun', when: (ref) => ref.name === 'cm', error: refused(), times: 2 });
   loop.cluster.drift('cm');
   await loop.reconciler.defend();
   await loop.at(two);
