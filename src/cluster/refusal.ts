@@ -151,7 +151,7 @@ function hintFor({ status }: Answer, said: string): string {
       'roles (`countersign manifests --grant-roles`)'
     );
   if (/status\.storedVersions\[\d+\]: .*: (missing from|must appear in) spec\.versions/s.test(said))
-    return 'objects were stored in that version: keep it in `spec.versions`, with `served: false` if no one should use it';
+    return 'objects were stored in that version: keep it in `spec.versions`, with `served: false` if no one may use it';
   if (/because it is being terminated/.test(said))
     return 'the namespace is being deleted; wait until it is gone, then run `countersign reconcile`';
   if (status === 404 && /^namespaces "[^"]*" not found/.test(said))
