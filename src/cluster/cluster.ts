@@ -531,8 +531,8 @@ export class Cluster {
         pointersOf(rendered.ref, writing, live),
       );
       const query = `fieldManager=${FIELD_MANAGER}${how.dryRun ? '&dryRun=All' : ''}`;
-      let answer = await this.#ask('PUT', `${path}?${query}`, body);
-      if (isAcrossVersions(answer)) answer = await this.#ask('PUT', `${path}?${query}`, unowned(body));
+      const answer = await this.#ask('PUT', `${path}?${query}`, body);
+      if (attempt < ATTEMPTS && (await this.#renewed(answer, rendered.ref, how))) continue;
       // someone else wrote it in between
       if (answer.status === 409 && attempt < ATTEMPTS) continue;
       await this.#succeed(answer, how.dryRun ? 'dry-run' : 'replace', rendered.ref, rendered);
@@ -569,21 +569,33 @@ export class Cluster {
     const wanted = live === undefined ? rendered.object : withValuesOf(rendered.object, live, pointers);
     const query = `fieldManager=${FIELD_MANAGER}${force ? '&force=true' : ''}${how.dryRun ? '&dryRun=All' : ''}`;
     const body = this.#stamped(wanted, owned, environment);
-    const first = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
-    const answer = isAcrossVersions(first) ? await this.#applyUnowned(path, body, how) : first;
+    let answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
+    if (await this.#renewed(answer, rendered.ref, how))
+      answer = await this.#ask('PATCH', `${path}?${query}`, body, APPLY);
     await this.#succeed(answer, how.dryRun ? 'dry-run' : 'apply', rendered.ref, rendered);
     const made = { object: objectIn(answer), ...admittedIn(answer, rendered.ref), existed: answer.status === 200 };
     if (how.isShown !== true) await this.#refuseAltered(rendered.ref, body, made, writing, { ...how, live });
     return made;
   }
 
-  // Forgets who owns the fields of an object, and applies it. Both in one dry run are a merge.
-  async #applyUnowned(path: string, body: KubernetesObject, { dryRun }: How): Promise<Answer> {
-    const query = `fieldManager=${FIELD_MANAGER}`;
-    if (dryRun) return this.#ask('PATCH', `${path}?${query}&dryRun=All`, unowned(body), MERGE);
-    const forgotten = await this.#ask('PATCH', `${path}?${query}`, { metadata: { managedFields: [{}] } }, MERGE);
-    if (forgotten.status !== 200) return forgotten;
-    return this.#ask('PATCH', `${path}?${query}&force=true`, body, APPLY);
+  // Renews the records of who owns which field, if they are of another version and therefore in the way: the same fields,
+  // by their names in this version. Returns false if they were not in the way. Nothing else of the object changes.
+  async #renewed(answer: Answer, ref: ObjectRef, { isShown }: How): Promise<boolean> {
+    if (!isAcrossVersions(answer) || isShown === true) return false;
+    const live = await this.read(ref);
+    const managers = (live?.metadata['managedFields'] ?? []) as readonly ManagedFields[];
+    if (live === undefined) return false;
+    const patch = [
+      { op: 'test', path: '/metadata/resourceVersion', value: live.metadata['resourceVersion'] },
+      {
+        op: 'replace',
+        path: '/metadata/managedFields',
+        value: managers.map((m) => ({ ...m, apiVersion: ref.apiVersion })),
+      },
+    ];
+    const path = `${await this.#path(ref)}?fieldManager=${FIELD_MANAGER}`;
+    const { status } = await this.#server.request('PATCH', path, patch, 'application/json-patch+json');
+    return status === 200;
   }
 
   // An apply leaves what others have beside Git's fields. Only the object before can tell that from an alteration. It
@@ -720,7 +732,6 @@ export class Cluster {
 }
 
 const APPLY = 'application/apply-patch+yaml';
-const MERGE = 'application/merge-patch+json';
 
 // Any webhook can give warnings. Two that name a digest cannot both be ours.
 function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed'> {
@@ -732,11 +743,6 @@ function admittedIn({ warnings }: Answer, ref: ObjectRef): Omit<DryRun, 'existed
     });
   const [admitted, template, left] = said?.slice(ADMITS.length).trim().split(' ') ?? [];
   return { admitted, template, ...(left === undefined ? {} : { left }) };
-}
-
-// One empty record makes the API server forget all records of who owns which field.
-function unowned(object: KubernetesObject): KubernetesObject {
-  return { ...object, metadata: { ...object.metadata, managedFields: [{}] } as KubernetesObject['metadata'] };
 }
 
 // Keeps the existing stamps, which no one wants to see in a comparison.

@@ -34,17 +34,20 @@ function definition(group: string, storage: string, versions: readonly Version[]
 const gear = (group: string, version: string, ns: string, spec: object) =>
   JSON.stringify({ apiVersion: `${group}/${version}`, kind: 'Gear', metadata: { name: 'gear', namespace: ns }, spec });
 
-async function opened(ns: string) {
+async function opened(ns: string, environment: object = {}, fields: readonly string[] = ['size'], more: object = {}) {
   const group = `${ns}.example.test`;
   const { fleet, service } = await stage.running(
     ns,
     {},
     {
       files: {
-        [`${PATH}/crd.yaml`]: definition(group, 'v1', [{ name: 'v1', fields: ['size'] }]),
-        [`${PATH}/gear.yaml`]: gear(group, 'v1', ns, { size: '1' }),
+        [`${PATH}/crd.yaml`]: definition(group, 'v1', [{ name: 'v1', fields }]),
+        [`${PATH}/gear.yaml`]: gear(group, 'v1', ns, { size: '1', ...more }),
       },
-      environment: { clusterScoped: ['Namespace', { kind: 'CustomResourceDefinition', names: [`gears.${group}`] }] },
+      environment: {
+        clusterScoped: ['Namespace', { kind: 'CustomResourceDefinition', names: [`gears.${group}`] }],
+        ...environment,
+      },
     },
   );
   const live = async (version: string) =>
@@ -101,4 +104,19 @@ test('a version that is no longer served does not keep its object from moving on
   await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
   assert.deepEqual(await live('v2'), { size: '1', colour: 'red' });
   assert.deepEqual(service.entries('drift.found', 'production'), []);
+});
+
+test('a field that Git drops goes with the move, also where an operator may write to the object', async () => {
+  const ns = 'versions-drop';
+  const operators = { admission: { operators: ['user:operator'] } };
+  const { group, fleet, service, live } = await opened(ns, operators, ['size', 'extra'], { extra: 'old' });
+  const next = await stage.change(fleet, `v2${ALLOW(group)}`, {
+    [`${PATH}/crd.yaml`]: definition(group, 'v2', [
+      { name: 'v1', fields: ['size', 'extra'] },
+      { name: 'v2', fields: ['size', 'extra', 'colour'] },
+    ]),
+    [`${PATH}/gear.yaml`]: gear(group, 'v2', ns, { size: '1', colour: 'red' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  assert.deepEqual(await live('v2'), { size: '1', colour: 'red' });
 });
