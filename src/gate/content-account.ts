@@ -89,6 +89,8 @@ export class ContentAccount {
   /** Forgets what was seen, because another replica goes on. */
   forget(): void {
     this.#letThrough.forget();
+    [this.#proven, this.#before, this.#earlier] = [new Map(), new Map(), new Map()];
+    [this.#last, this.#standing] = ['', undefined];
   }
 
   /** Begins a full reading: everything that is not seen again is gone. Proofs hold for as long as their basis does. */
@@ -127,7 +129,9 @@ export class ContentAccount {
         continue;
       }
       if (!this.#isEnforced && !isPodOrMaker(object) && !isEndpoints(object)) continue;
-      const { reason, lateMs = letThrough === 'other' || mayBeLate(object) ? LATE_MS : 0 } = proof;
+      // The record of a write may come a moment after the object, or the object after the record.
+      const isRecordLate = letThrough === 'other' || proof.isOfOperator === true;
+      const { reason, lateMs = isRecordLate || mayBeLate(object) ? LATE_MS : 0 } = proof;
       if (lateMs > 0 && !this.#isConfirmed({ ref, uid, version, reason, lateMs })) this.#open.add(uid);
       else
         this.#seen.set(refKey(ref), {

@@ -25,7 +25,7 @@ const SETTLED_MS = 60_000;
 const NONE = sha256('[]');
 
 /** A write of a declared controller or operator, and its place on the ledger. */
-type Row = AdmittedRequest & { readonly place: number };
+type Row = Omit<AdmittedRequest, 'uid' | 'user' | 'groups' | 'subresource'> & { readonly place: number };
 
 /** The content that an object had when it was found to be let through, and the place of that write on the ledger. */
 type Known = { readonly object: ObjectRef; readonly content: string; readonly place: number };
@@ -73,7 +73,8 @@ export class LetThrough {
     const now = this.#clock().getTime();
     const isDue = this.#standing === undefined || now - this.#standing.at >= AGAIN_MS;
     const isSame = (this.#standing?.digest ?? NONE) === evidence.ref.sha256;
-    if (!isDue || (isSame && rows.length === 0)) return;
+    // An empty one, too: a start reads no further back than to the last.
+    if (!isDue || (isSame && rows.length === 0 && this.#read === undefined)) return;
     const covers = this.#covers === undefined ? {} : { covers: this.#covers };
     const body = { type: 'admission.standing', environment: this.#environment, count: rows.length, ...covers } as const;
     await this.#ledger.record({ ...body, evidence: evidence.ref }, [evidence]);
@@ -108,10 +109,11 @@ export class LetThrough {
       return 'same';
     }
     const matches = matcher(object);
-    // Without an earlier content, only the last write counts: someone may have put back what it replaced.
     const writes = this.#writesOf(object);
-    const later = known === undefined ? writes.slice(-1) : writes.filter((row) => row.place > known.place);
-    const found = later.find(matches);
+    const later = known === undefined ? writes : writes.filter((row) => row.place > known.place);
+    // Only the last write counts: someone may have put back what it replaced. A moment ago, it may not have been stored.
+    const isRecent = Date.parse(later.at(-1)?.at ?? '') > this.#clock().getTime() - SETTLED_MS;
+    const found = (known !== undefined && isRecent ? later : later.slice(-1)).find(matches);
     if (found === undefined) return known === undefined && writes.length === 0 ? 'none' : 'other';
     this.#known.set(uid, { object: ref, content, place: found.place });
     return 'same';
@@ -139,7 +141,9 @@ export class LetThrough {
     const canBeOfThis = (row: Row) => {
       const at = Date.parse(row.at);
       // The API server asks about a creation before it finds that there is such an object.
-      return at >= made - CLOCKS_MS && (row.operation !== 'CREATE' || at <= made + CLOCKS_MS);
+      const isPast = row.operation === 'CREATE' && at > made + CLOCKS_MS;
+      const isUnderWay = row.operation === 'DELETE' && object.metadata['deletionTimestamp'] !== undefined;
+      return at >= made - CLOCKS_MS && !isPast && !isUnderWay;
     };
     this.#readOn();
     const all = () => (this.#rows.get(key) ?? []).filter(canBeOfThis);
@@ -158,7 +162,7 @@ export class LetThrough {
     const found: Row[][] = [];
     for (let at = this.#latest(); at !== undefined && at.index > this.#read.to; at = this.#latest(at.index))
       found.push(this.#rowsOf(at));
-    for (const row of found.reverse().flat()) this.#rows.set(refKey(row.object), [...this.#of(row), row]);
+    for (const row of found.reverse().flat()) this.#of(row).push(row);
     this.#read.to = Math.max(this.#read.to, newest);
   }
 
@@ -169,7 +173,7 @@ export class LetThrough {
       while (read !== undefined && !isEnough()) {
         const at = this.#latest(read.from, since);
         if (at === undefined || at.index <= read.floor) return;
-        for (const row of this.#rowsOf(at).reverse()) this.#rows.set(refKey(row.object), [row, ...this.#of(row)]);
+        for (const row of this.#rowsOf(at).reverse()) this.#of(row).unshift(row);
         read.from = at.index;
       }
     } catch (thrown) {
@@ -188,8 +192,11 @@ export class LetThrough {
     if (this.#read !== undefined) this.#read.floor = upTo;
   }
 
-  #of({ object }: Row): readonly Row[] {
-    return this.#rows.get(refKey(object)) ?? [];
+  #of({ object }: Row): Row[] {
+    const key = refKey(object);
+    const rows = this.#rows.get(key) ?? [];
+    this.#rows.set(key, rows);
+    return rows;
   }
 
   #latest(before?: number, since?: string): Recorded<EntryOf<'admission.allowed'>> | undefined {
@@ -197,9 +204,11 @@ export class LetThrough {
   }
 
   #rowsOf({ index, entry }: Recorded<EntryOf<'admission.allowed'>>): Row[] {
-    return (this.#ledger.evidence(entry.evidence) as readonly AdmittedRequest[])
-      .map((row, i) => ({ ...row, place: index * PLACES + i }))
-      .filter(({ subresource, as }) => subresource === '' && DECLARED.has(as));
+    const all = this.#ledger.evidence(entry.evidence) as readonly AdmittedRequest[];
+    // Kept for long, so without what is not compared.
+    return all.flatMap(({ uid: _, user: __, groups: ___, subresource, ...row }, i) =>
+      subresource === '' && DECLARED.has(row.as) ? [{ ...row, place: index * PLACES + i }] : [],
+    );
   }
 }
 
@@ -234,8 +243,23 @@ function alive({ metadata, ...object }: KubernetesObject): KubernetesObject {
 // proven.
 const FINALIZER = 'service.kubernetes.io/load-balancer-cleanup';
 
+const FILLED_IN = ['token', 'ca.crt', 'namespace'];
+const TOKEN_OF = 'kubernetes.io/service-account.uid';
+
+function withoutToken(secret: KubernetesObject): KubernetesObject {
+  const { data, ...rest } = secret as KubernetesObject & { data?: Readonly<Record<string, unknown>> };
+  const kept = Object.entries(data ?? {}).filter(([key]) => !FILLED_IN.includes(key));
+  const { [TOKEN_OF]: _, ...annotations } = secret.metadata.annotations ?? {};
+  return {
+    ...rest,
+    metadata: { ...secret.metadata, annotations },
+    ...(kept.length === 0 ? {} : { data: Object.fromEntries(kept) }),
+  } as KubernetesObject;
+}
+
 function unclaimed(object: KubernetesObject): KubernetesObject {
   const { apiVersion, kind, metadata } = object;
+  if (kind === 'Secret' && object['type'] === 'kubernetes.io/service-account-token') return withoutToken(object);
   if (apiVersion !== 'v1' || (kind !== 'PersistentVolumeClaim' && kind !== 'Service')) return object;
   const { annotations = {}, finalizers, ...rest } = metadata as KubernetesObject['metadata'] & { finalizers?: unknown };
   const kept = Object.fromEntries(Object.entries(annotations).filter(([key]) => !GIVEN_TO_CLAIMS.has(key)));

@@ -80,7 +80,7 @@ test('a definition and its object move to a new version in one commit, and go ba
   });
   const { entry: refused } = await service.entry('apply.refused', 'production', (e) => e.revision === revert);
   assert.match(refused.error, /"v2": missing from spec\.versions/);
-  assert.match(service.log, /keep it in `spec.versions`, with `served: false`/);
+  await service.says('keep it in `spec.versions`, with `served: false`');
   assert.deepEqual(await live('v2'), { size: '1', colour: 'red' }, 'nothing was written');
   const kept = await stage.change(fleet, 'back, v2 kept', {
     [`${PATH}/crd.yaml`]: definition(group, 'v1', [v1, { ...v2, served: false }]),

@@ -100,6 +100,38 @@ test('what was replaced and is put back past the gate is not as it was let throu
   assert.equal(one.compare(config('1')), 'same', 'it was let through again');
 });
 
+test('content that was replaced before it was read does not count either, once the write has settled', async () => {
+  const t = await open();
+  const one = t.start();
+  await t.let(config('0'), 'CREATE');
+  assert.equal(one.compare(config('0')), 'same');
+  await t.let(config('1'), 'UPDATE');
+  await t.let(config('2'), 'UPDATE');
+  t.at(2);
+  assert.equal(one.compare(config('1')), 'other');
+  assert.equal(one.compare(config('2')), 'same');
+});
+
+test('an object that is being removed, and a Secret that gets its token, are as they were let through', async () => {
+  const t = await open();
+  await t.let(config('1'), 'CREATE');
+  await t.let(config('1'), 'DELETE');
+  const leaving = { deletionTimestamp: time(1), deletionGracePeriodSeconds: 0 };
+  assert.equal(t.start().compare(config('1', leaving)), 'same');
+  assert.equal(t.start().compare(config('2', leaving)), 'other');
+  const secret = (data: object | undefined, annotations: object): KubernetesObject =>
+    ({
+      ...{ apiVersion: 'v1', kind: 'Secret', type: 'kubernetes.io/service-account-token' },
+      metadata: { name: 'token', namespace: 'shop', uid: 'u3', creationTimestamp: time(0), annotations },
+      ...(data === undefined ? {} : { data }),
+    }) as KubernetesObject;
+  const name = { 'kubernetes.io/service-account.name': 'web' };
+  await t.let(secret(undefined, name), 'CREATE');
+  const filled = { ...name, 'kubernetes.io/service-account.uid': 'u' };
+  assert.equal(t.start().compare(secret({ token: 'a', 'ca.crt': 'b', namespace: 'c' }, filled)), 'same');
+  assert.equal(t.start().compare(secret({ token: 'a', more: 'x' }, filled)), 'other');
+});
+
 test('other writes count for nothing: refused for others, of a subresource, of another object, of a past life', async () => {
   const t = await open();
   await t.let(config('1'), 'CREATE', 'machinery');
