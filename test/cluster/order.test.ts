@@ -76,7 +76,7 @@ async function jobIn(ns: string, name: string): Promise<{ uid: string; image: st
 }
 
 test('hooks of Argo CD run for each change, once, under `enforce`, also when the service is killed while one runs', async () => {
-  const ns = 'hooked';
+  const ns = 'hooked-order';
   const { fleet, service, configuration } = await stage.running(
     ns,
     { health: HEALTH },
@@ -119,11 +119,11 @@ test('hooks of Argo CD run for each change, once, under `enforce`, also when the
   assert.equal(again.entries('hook.started', 'production').length, 4);
   const at = ['--repo', fleet.work, '--config', configuration];
   const diff = await countersign(['diff', ...at, '--kubeconfig', stage.controlPlane.kubeconfig('admin')]);
-  assert.match(diff.stdout, /^hook Job hooked\/migrate: not compared, runs with the next change$/m);
+  assert.match(diff.stdout, /^hook Job hooked-order\/migrate: not compared, runs with the next change$/m);
   assert.match(diff.stdout, /no difference: all 2 objects match Git/);
   const checked = await countersign(['check', ...at, '--base', `${second}^`, '--no-fetch']);
-  assert.match(checked.stdout, /hook: Job hooked\/migrate runs before the objects are written/);
-  assert.match(checked.stdout, /hook: Job hooked\/cleanup runs if the change fails/);
+  assert.match(checked.stdout, /hook: Job hooked-order\/migrate runs before the objects are written/);
+  assert.match(checked.stdout, /hook: Job hooked-order\/cleanup runs if the change fails/);
   assert.deepEqual(
     again.entries('admission.denied', 'production').map(({ entry: e }) => `${e.user} ${e.operation} ${e.object.name}`),
     ['dev DELETE migrate'],
