@@ -182,8 +182,9 @@ function changesNothing(request: AdmissionRequest, { applier }: AdmissionScope):
 function byIntent(request: AdmissionRequest, scope: AdmissionScope): AdmissionDecision | undefined {
   const digest = requestDigest(request);
   const state = scope.state();
-  const { digests, removable } = admissible(state);
+  const { digests, removable, ours } = admissible(state);
   const key = refKey(request.ref);
+  if (ours.has(key) && request.user !== scope.applier) return undefined;
   const isRemoval = request.operation === 'DELETE' && request.subresource === '' && removable.has(key);
   if (!isRemoval && (digest === undefined || digests.get(key)?.includes(digest) !== true)) return undefined;
   scope.records.intended(forRecord(request));

@@ -158,6 +158,8 @@ export type Admissible = {
   readonly removable: ReadonlySet<string>;
   /** Objects written by an open intent, by key. */
   readonly planned: ReadonlyMap<string, OwnedObject>;
+  /** Hooks that an open intent runs, by key: only the applier writes them, because anyone else would run them again. */
+  readonly ours: ReadonlySet<string>;
 };
 
 const known = new WeakMap<EnvironmentState, Admissible>();
@@ -172,13 +174,15 @@ export function admissible(state: EnvironmentState): Admissible {
 function computeAdmissible(state: EnvironmentState): Admissible {
   const digests = new Map<string, string[]>();
   const lasting = state.inventory.objects.filter((o) => o.hook !== 'ran'); // made again, a hook would run again
-  const objects = [...lasting, ...(state.open?.failed === false ? state.open.plan.objects : [])];
+  const written = state.open?.failed === false ? state.open.plan.objects.filter((o) => o.hook !== 'ran') : [];
+  const objects = [...lasting, ...written];
   for (const { ref, admitted } of objects) {
     if (admitted !== undefined) digests.set(refKey(ref), [...(digests.get(refKey(ref)) ?? []), admitted]);
   }
   const removed: readonly ObjectRef[] = state.open?.failed === false ? removedBy(state.open.plan) : [];
   const planned = new Map((state.open?.plan.objects ?? []).map((o) => [refKey(o.ref), o]));
-  return { digests, removable: new Set(removed.map(refKey)), planned };
+  const ours = new Set((state.open?.plan.hooks ?? []).map((h) => refKey(h.object)));
+  return { digests, removable: new Set(removed.map(refKey)), planned, ours };
 }
 
 function removedBy({ prune, replace = [], hooks = [] }: Plan): readonly ObjectRef[] {

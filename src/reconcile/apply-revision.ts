@@ -687,7 +687,7 @@ class Run {
     const created = this.#created();
     const plan: Plan = {
       // with hooks that do not run this time: a change is known by all that its revision has
-      objects: [...this.#changed, ...this.#hookItems].map((i) => i.owned),
+      objects: [...this.#changed.map((i) => i.owned), ...this.#hookItems.map((i) => this.#plannedHook(i))],
       prune: this.#prune,
       ...(replace.length === 0 ? {} : { replace }),
       ...(this.#irreversible.length === 0 ? {} : { irreversible: this.#irreversible }),
@@ -714,6 +714,13 @@ class Run {
   // The hooks that run, each once.
   get #due(): readonly Item[] {
     return [...new Set(this.#hooks.runs.map((r) => r.item))];
+  }
+
+  // The digest of one that does not run would admit that anyone else runs it.
+  #plannedHook(item: Item): OwnedObject {
+    if (this.#due.includes(item)) return item.owned;
+    const { admitted: _, ...owned } = item.owned;
+    return { ...owned, hook: owned.hook ?? 'ran' };
   }
 
   #hooksInPlan(): Pick<Plan, 'hooks' | 'occasion' | 'remains'> {

@@ -33,7 +33,11 @@ test('while a change is open, its hooks may be made, and removed by their delete
   const plan = { objects: [owned('migrate')], hooks: [{ object: ref, phase: 'before', order: 0 }] } as const;
   const now = admissible(state(plan));
   assert.deepEqual(now.digests.get(refKey(ref)), ['digest of migrate']);
-  assert.deepEqual(names(now.removable), ['migrate']);
+  assert.deepEqual([names(now.removable), names(now.ours)], [['migrate'], ['migrate']]);
   const failed = admissible(state(plan, true));
   assert.deepEqual([failed.digests.has(refKey(ref)), names(failed.removable)], [false, []]);
+});
+
+test('a hook that an open change does not run is not admitted', () => {
+  assert.equal(admissible(state({ objects: [owned('wipe', 'ran')] })).digests.has('batch/Job/shop/wipe'), false);
 });

@@ -234,6 +234,17 @@ test('a removal is refused, and allowed while an intent asks for it', async () =
   );
 });
 
+test('only the applier makes and removes the hooks of an open change: anyone else would run them again', async () => {
+  const hooks = [{ object: REF, phase: 'before', order: 0 }] as const;
+  const open = { intent: { index: 2 } as never, plan: { objects: [owned], prune: [], hooks }, failed: false };
+  const s = scope({ state: { ...STATE, open } });
+  const asked = [request({ object: GOOD, oldObject: undefined }), request({ operation: 'DELETE', object: undefined })];
+  for (const one of asked) {
+    assert.equal((await admit(one, s)).allowed, false, one.operation);
+    assert.equal((await admit({ ...one, user: s.applier }, s)).allowed, true, one.operation);
+  }
+});
+
 test('machinery passes by the proof of what it writes: unproven it is a stranger, not yet known it is noted', async () => {
   const asked = request({ user: 'system:serviceaccount:kube-system:replicaset-controller' });
   const reason = 'it is not what the ReplicaSet `web-1` makes of its template: `spec.containers[web].image` differs';

@@ -14,7 +14,7 @@ import {
 } from '../../src/model/index.ts';
 import type { ClusterPort, LiveState } from '../../src/reconcile/index.ts';
 
-type DryRun = { readonly admitted: undefined; readonly template: undefined; readonly existed: boolean };
+type DryRun = { readonly admitted: string | undefined; readonly template: undefined; readonly existed: boolean };
 type Verb = 'dryRun' | 'apply' | 'remove' | 'compare' | 'watch';
 
 /** A fault to inject: it meets the calls of one verb whose object `when` picks, `times` times (once by default). */

@@ -101,6 +101,26 @@ test('each change makes the hooks anew; a commit that changes nothing, drift and
   assert.equal(loop.entries('hook.started').length, 8);
 });
 
+test('the plan admits the hooks that run, and no others', async () => {
+  const { loop, at } = await started(
+    { ...shop('blue'), 'a.yaml': job('wipe', helm('pre-install')), 'b.yaml': job('migrate', argo('PreSync')) },
+    shop('red'),
+  );
+  const dryRun = loop.cluster.dryRun.bind(loop.cluster);
+  loop.cluster.dryRun = async (...of) => ({ ...(await dryRun(...of)), admitted: `digest of ${of[0].ref.name}` });
+  await at(0);
+  await at(1);
+  const plan = loop.evidence(loop.entries('apply.intent').at(-1)?.evidence) as Plan;
+  assert.deepEqual(
+    plan.objects.map((o) => [o.ref.name, o.admitted]),
+    [
+      ['cm', 'digest of cm'],
+      ['wipe', undefined],
+      ['migrate', 'digest of migrate'],
+    ],
+  );
+});
+
 test('a changed hook alone is a change, and one that Git no longer has is removed', async () => {
   const { at } = await started(
     { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
