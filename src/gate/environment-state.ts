@@ -105,6 +105,7 @@ function sameObject(a: OwnedObject | undefined, b: OwnedObject): boolean {
     a.file === b.file &&
     a.line === b.line &&
     a.hook === b.hook &&
+    a.uid === b.uid &&
     a.ref.apiVersion === b.ref.apiVersion
   );
 }

@@ -47,12 +47,12 @@ export async function proveContent(
   const { debugImages } = approved[0].spec.admission.breakGlass;
   const plain = object.kind === 'Pod' ? withoutDebugging(object, debugImages) : object;
   if (plain.kind === 'Pod') {
-    const own = ownedAs(keyOf(plain), approved[1]);
+    const own = ownedAs(keyOf(plain), approved[1], plain);
     if (own.length > 0) return provePodOfGit(plain, own);
   }
   const inGit = approvedIn(...approved);
   if (isPodOrMaker(plain)) return proveChild(plain, inGit, facts);
-  const isOfGit = ownedAs(keyOf(plain), approved[1]).length > 0;
+  const isOfGit = ownedAs(keyOf(plain), approved[1], plain).length > 0;
   if (isOfGit || approved[1].revision === NO_REVISION) return undefined;
   return (isEndpoints(plain) ? proveEndpoints : proveForeign)(plain, inGit, facts);
 }
@@ -71,8 +71,18 @@ function keyOf({ apiVersion, kind, metadata }: KubernetesObject): string {
   return refKey({ apiVersion, kind, namespace: metadata.namespace ?? '', name: metadata.name });
 }
 
-function ownedAs(key: string, state: EnvironmentState): readonly OwnedObject[] {
-  return [admissible(state).planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
+function ownedAs(key: string, state: EnvironmentState, object?: KubernetesObject): readonly OwnedObject[] {
+  const found = [admissible(state).planned.get(key), state.owned.get(key)].filter((o) => o !== undefined);
+  return object === undefined ? found : found.filter((o) => isItsObject(o, object));
+}
+
+// Nothing puts right what has the name of a hook that ran: the object that ran counts, or one exactly as approved.
+function isItsObject({ hook, uid, live, admitted }: OwnedObject, object: KubernetesObject): boolean {
+  if (hook !== 'ran') return true;
+  if (uid !== undefined) return object.metadata['uid'] === uid;
+  const isAdmitted = (operation: string) =>
+    [object, unbound(object)].some((o) => admissionDigest(o, operation) === admitted);
+  return objectDigest(object) === live || isAdmitted('CREATE') || isAdmitted('UPDATE');
 }
 
 /**
@@ -89,10 +99,10 @@ function approvedIn(
     plugins: spec.admission.apiServer,
     left: (object) => leftInTemplate(object, spec.drift.ignore),
     hasOperators: spec.admission.operators.length + spec.admission.controllers.length > 0,
-    isOwned: (ref) => ownedAs(refKey(ref), state).length > 0,
+    isOwned: (ref, object) => ownedAs(refKey(ref), state, object).length > 0,
     templates: (object) => {
       const key = keyOf(object);
-      const found = ownedAs(key, state);
+      const found = ownedAs(key, state, object);
       const used = inUse.get(key) ?? [];
       if (found.length === 0 && used.length === 0) return undefined;
       const here = templateDigest(object);

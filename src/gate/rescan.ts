@@ -35,6 +35,8 @@ export type Scanned = {
   readonly owner: string | undefined;
   readonly manager: string;
   readonly since: string;
+  /** Digest of the object without status (`objectDigest`), if it was asked for. */
+  readonly digest?: string;
 };
 
 /** Extracts the data needed to determine the owner of an object. */
@@ -53,7 +55,12 @@ export function scanned(object: KubernetesObject): Scanned {
 /** Returns the owner of each object, in the given order. */
 export function belonging(all: readonly Scanned[], state: EnvironmentState): readonly Belonging[] {
   const byUid = new Map(all.map((s) => [s.uid, s]));
-  const isGits = (s: Scanned) => state.owned.has(refKey(s.ref));
+  const isGits = (s: Scanned) => {
+    const owned = state.owned.get(refKey(s.ref));
+    // Another object may have the name of a hook that ran, and nothing puts that right.
+    if (owned?.hook === 'ran') return owned.uid === undefined ? owned.live === s.digest : owned.uid === s.uid;
+    return owned !== undefined;
+  };
   const leads = (s: Scanned): boolean => {
     for (
       let at = s.owner === undefined ? undefined : byUid.get(s.owner), step = 0;

@@ -23,7 +23,7 @@ export type MachineryWrite = {
 /** The approved state of an environment. */
 export type Approved = {
   /** Tests whether an object is one of Git's. */
-  readonly isOwned: (ref: ObjectRef) => boolean;
+  readonly isOwned: (ref: ObjectRef, object?: KubernetesObject) => boolean;
   /**
    * Returns the digests of the templates that were approved for an object of Git (`templateDigest`), newest first;
    * undefined if the object is not one of Git's.
@@ -128,7 +128,7 @@ export async function ownerOf(object: KubernetesObject, facts: MachineryFacts): 
  * for a ConfigMap or a Namespace, and the kinds of Kubernetes that make some have a template.
  */
 export function isOperated(object: KubernetesObject, { isOwned, hasOperators }: Approved): boolean {
-  return hasOperators && !isBuiltIn(object) && isOwned(refOf(object));
+  return hasOperators && !isBuiltIn(object) && isOwned(refOf(object), object);
 }
 
 const MAX_STEPS = 5; // CronJob, Job, Pod is the longest chain that Kubernetes itself creates; operators add one or two

@@ -25,7 +25,7 @@ export async function proveChild(
   facts: MachineryFacts,
 ): Promise<Proof | undefined> {
   const prove = proofFor(object);
-  if (prove === undefined || approved.isOwned(refOf(object))) return undefined;
+  if (prove === undefined || approved.isOwned(refOf(object), object)) return undefined;
   if (controllerOf(object) === undefined)
     return { kind: 'unproven', reason: 'no commit has it, and no controller owns it' };
   return proofFrom(facts, (by) => prove(object, { approved, facts: by }));

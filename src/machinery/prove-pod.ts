@@ -111,7 +111,7 @@ async function namespaceFor(
 export async function isOfOperator(object: KubernetesObject, of: Pick<Case, 'approved' | 'facts'>): Promise<boolean> {
   const owner = await ownerOf(object, of.facts);
   if (templateDigest(owner) !== undefined || isBuiltIn(owner)) return false;
-  if (of.approved.isOwned(refOf(owner))) return isOperated(owner, of.approved);
+  if (of.approved.isOwned(refOf(owner), owner)) return isOperated(owner, of.approved);
   return (await approvedFor(owner, of)) !== undefined;
 }
 

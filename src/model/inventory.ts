@@ -30,6 +30,8 @@ export type OwnedObject = {
    * ran, its delete policy removed it, or nothing called for it.
    */
   readonly hook?: 'stays' | 'ran';
+  /** Of a hook that ran: the uid of the object that did. */
+  readonly uid?: string;
 };
 
 /** The objects a revision owns in the cluster, and deleted ones that the API server still has (finalizers). */

@@ -114,7 +114,7 @@ class Run {
   readonly #state: EnvironmentState;
   readonly #items: readonly Item[];
   readonly #changed: readonly Item[];
-  readonly #prune: readonly ObjectRef[];
+  #prune: readonly ObjectRef[];
   readonly #scaled: ReadonlyMap<string, Scaled>;
   readonly #hookItems: readonly Item[];
   readonly #settled: ReadonlyMap<string, OwnedObject>;
@@ -212,9 +212,9 @@ class Run {
       this.#step('written');
       if (!(await this.#healthy(this.#changed))) return SUPERSEDED;
       this.#step('healthy');
-      await this.#hooks.sweep();
+      await this.#sweep();
       if (!(await this.#hooks.run(this.#hooks.of('after')))) return SUPERSEDED;
-      await this.#hooks.sweep();
+      await this.#sweep();
       const leaving = await trace('prune', { objects: this.#prune.length }, () => this.#removeAll());
       this.#step('pruned');
       return await this.#recordApplied(leaving);
@@ -232,7 +232,7 @@ class Run {
     const isFollowed = waves.length > 1 || this.#hooks.of('before').length > 0;
     for (const wave of ground) if (!(await this.#writeWave(wave, deferred, isFollowed))) return false;
     if (!(await this.#hooks.run(this.#hooks.of('before')))) return false;
-    await this.#hooks.sweep();
+    await this.#sweep();
     const rest = waves.slice(ground.length);
     for (const [i, wave] of rest.entries()) {
       const hooks = this.#hooks.of('main', wave[0]?.placement.order);
@@ -295,12 +295,11 @@ class Run {
     this.#occasion = this.#occasionNow();
     this.#hooks = this.#hooksOf(hooksOf(this.#hookItems, this.#occasion, (items) => cluster.stages(items)));
     const due = this.#due;
+    const left = this.#hookItems.filter((item) => this.#isLeft(item)).map((i) => i.ref);
+    this.#prune = [...this.#prune, ...left.filter((ref) => mayRemove(ref, this.#revision))];
     const begun = new Map((this.#resumed?.plan.objects ?? []).map((o) => [refKey(o.ref), o] as const));
     for (const item of due) item.owned = { ...own(item, this.#revision, new Map()), ...approvedOf(item, begun) };
-    await cluster.watch(
-      due.map((i) => i.ref),
-      environment.spec.target.namespaces,
-    );
+    await cluster.watch([...due.map((i) => i.ref), ...left], environment.spec.target.namespaces);
     this.#refuseOtherOwners(due);
     const missing = await this.#deferred(due);
     this.#refuseBackwards(missing, due);
@@ -311,6 +310,14 @@ class Run {
         if (!waitsForRole(item, thrown, [...this.#changed, ...due])) throw placed(thrown, item.rendered.source);
       }),
     );
+  }
+
+  // An object that is now a hook, and that this change does not make, goes as if Git no longer had it.
+  #isLeft({ ref, placement }: Item): boolean {
+    const before = this.#settled.get(refKey(ref));
+    const isMade = this.#hooks.runs.some((r) => r.phase !== 'failure' && refKey(r.item.ref) === refKey(ref));
+    if (before === undefined || before.hook === 'ran' || isMade) return false;
+    return before.hook === undefined || placement.hook?.runs.every((r) => r.phase === 'failure') === true;
   }
 
   async #rehearseHook(item: Item): Promise<void> {
@@ -362,13 +369,19 @@ class Run {
     );
   }
 
+  // What cannot be cleaned up does not fail a change that is healthy.
+  async #sweep(): Promise<void> {
+    const { environment } = this.#revision;
+    for (const refused of await this.#hooks.sweep()) this.#ports.log.warn({ environment }, refused);
+  }
+
   // Hooks for a failure run before anything is undone: they are about what is there.
   async #fail(thrown: CountersignError): Promise<Applied> {
     const seen = thrown.code === 'not-healthy' ? await this.#seen() : [];
     const also = await this.#hooks.onFailure();
     if (also === false) return SUPERSEDED;
-    await this.#hooks.sweep();
-    return await this.#recordFailure(thrown, seen, also);
+    const refused = await this.#hooks.sweep();
+    return await this.#recordFailure(thrown, seen, [...(also === undefined ? [] : [also]), ...refused]);
   }
 
   #writing(item: Item): Writing {
@@ -494,7 +507,8 @@ class Run {
       // An apply leaves fields that no one owns, such as defaults of a choice that Git no longer makes. They may not go
       // with what it makes now, and a replacement has none of them.
       item.exact = true;
-      return await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch(() => {
+      return await cluster.dryRun(item.rendered, item.owned, this.#writing(item)).catch((second: unknown) => {
+        if (!(second instanceof CountersignError) || second.recover !== 'wait') throw second;
         item.exact = false;
         throw thrown;
       });
@@ -768,11 +782,22 @@ class Run {
   #ownedNow(item: Item): OwnedObject {
     const { owned, ref } = item;
     if (item.placement.hook === undefined) return owned;
-    if (this.#due.includes(item)) return { ...owned, hook: this.#hooks.stateOf(item) };
+    const ran = { hook: 'ran', ...uidOf(ref, this.#started) } as const;
+    if (this.#due.includes(item)) {
+      const hook = this.#hooks.stateOf(item);
+      return { ...owned, ...(hook === 'ran' ? ran : { hook }) };
+    }
     const before = this.#settled.get(refKey(ref));
-    const hook = before?.rendered === owned.rendered ? (before.hook ?? 'ran') : 'ran';
-    if (this.#goesForward || hook === 'stays') return { ...owned, hook };
-    return { ...owned, ...stillApproved(owned, this.#state), hook };
+    if (before?.rendered === owned.rendered && before.hook === 'stays') return { ...owned, hook: 'stays' };
+    // What an earlier revision made stays as that made it.
+    if (this.#goesForward) return { ...owned, ...approvalOf(before), ...ran };
+    return { ...owned, ...stillApproved(owned, this.#state), ...ran };
+  }
+
+  // The newest object of each hook.
+  get #started(): ReadonlyMap<string, string> {
+    const all = this.#ports.ledger.all('hook.started', this.#revision.environment);
+    return new Map(all.map(({ entry }) => [refKey(entry.object), entry.uid] as const));
   }
 
   // Corrections of drift and restores bring nothing new; with a change, the same refusal is another one.
@@ -814,7 +839,7 @@ class Run {
   async #recordFailure(
     thrown: CountersignError,
     seen: readonly TroubleSeen[],
-    also: string | undefined,
+    also: readonly string[],
   ): Promise<Applied> {
     const { environment, revision } = this.#revision;
     const { settled, inventory, revision: good } = this.#state;
@@ -827,7 +852,7 @@ class Run {
     });
     const why = seen.map(sayTrouble).find((one) => one !== undefined);
     // A message that was cut may end in half a character, which the ledger does not take.
-    const more = [why, also].filter((text) => text !== undefined).map((text) => `; ${text}`);
+    const more = [...(why === undefined ? [] : [why]), ...also].map((text) => `; ${text}`);
     const error = `${messageOf(thrown)}${more.join('')}`.toWellFormed();
     await this.#ports.ledger.record(
       {
@@ -873,9 +898,20 @@ function goesForward(purpose: Purpose): boolean {
 // What an interrupted run has made may still be there, and makes pods.
 function approvedOf({ ref, rendered }: Item, begun: ReadonlyMap<string, OwnedObject>): Partial<OwnedObject> {
   const before = begun.get(refKey(ref));
-  if (before?.rendered !== rendered.digest) return {};
-  const { admitted, templates } = before;
-  return { ...(admitted === undefined ? {} : { admitted }), ...(templates === undefined ? {} : { templates }) };
+  return before?.rendered === rendered.digest ? approvalOf(before) : {};
+}
+
+function approvalOf({ admitted, templates, live }: Partial<OwnedObject> = {}): Partial<OwnedObject> {
+  return {
+    ...(live === undefined ? {} : { live }),
+    ...(admitted === undefined ? {} : { admitted }),
+    ...(templates === undefined ? {} : { templates }),
+  };
+}
+
+function uidOf(ref: ObjectRef, started: ReadonlyMap<string, string>): { readonly uid?: string } {
+  const uid = started.get(refKey(ref));
+  return uid === undefined ? {} : { uid };
 }
 
 // The object of a hook stays for people to look at after its change failed, and was approved as it is.

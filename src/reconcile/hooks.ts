@@ -134,14 +134,24 @@ export class Hooks<T extends HookItem> {
     return true;
   }
 
-  /** Removes the objects of hooks that are over, as their delete policies say, in reverse order. */
-  async sweep(): Promise<void> {
+  /**
+   * Removes the objects of hooks that are over, as their delete policies say, in reverse order. Returns what the cluster
+   * refused to remove: that stays. Throws temporary errors.
+   */
+  async sweep(): Promise<readonly string[]> {
+    const refused: string[] = [];
     for (const { run, outcome } of this.#over.splice(0).reverse()) {
       const { ref, placement } = run.item;
       if (placement.hook?.remove.includes(outcome) !== true || KEPT.has(ref.kind)) continue;
-      await this.#ports.cluster.remove(ref, this.#environment);
-      this.#removed.add(refKey(ref));
+      try {
+        await this.#ports.cluster.remove(ref, this.#environment);
+        this.#removed.add(refKey(ref));
+      } catch (thrown) {
+        if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
+        refused.push(`${refText(ref)} is not removed as its delete policy says: ${messageOf(thrown)}`);
+      }
     }
+    return refused;
   }
 
   /** Runs the hooks for a failure. Returns why one of them failed, or false if the change is to stop here. */

@@ -193,7 +193,7 @@ class Rescan {
     const ruled = await this.parts.rules.judge(objects.map((o) => asSubject(o, now, objectDigest(o))));
     this.#bundles.add(ruled.bundle);
     for (const object of objects) {
-      const one = scanned(object);
+      const one = { ...scanned(object), digest: objectDigest(object) };
       this.#seen.set(refKey(one.ref), one);
       this.#found.delete(refKey(one.ref));
     }

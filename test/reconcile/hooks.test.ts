@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Environment, ObjectRef, Plan } from '../../src/model/index.ts';
-import { FakeCluster, unreachable } from '../kit/fake-cluster.ts';
+import {
+  CountersignError,
+  type Environment,
+  type InventoryRecord,
+  type ObjectRef,
+  type Plan,
+} from '../../src/model/index.ts';
+import { FakeCluster, refused, unreachable } from '../kit/fake-cluster.ts';
 import { Crash, Loop, signedHistory } from '../kit/loop.ts';
 import { configMap, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -119,6 +125,31 @@ test('the plan admits the hooks that run, and no others', async () => {
       ['migrate', 'digest of migrate'],
     ],
   );
+});
+
+test('the inventory says which object was the one that ran', async () => {
+  const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+  const ran = () => {
+    const record = loop.evidence(loop.entries('apply.result').at(-1)?.evidence) as InventoryRecord;
+    return record.objects.find((o) => o.ref.name === 'migrate')?.uid;
+  };
+  for (const i of [0, 1]) {
+    await at(i);
+    assert.equal(ran(), loop.cluster.objects.get('batch/Job/shop/migrate')?.uid);
+  }
+});
+
+test('an object that becomes a hook that does not run is removed, as if Git no longer had it', async () => {
+  const account = configMap('shop', 'account', {});
+  for (const hook of [argo('SyncFail'), helm('pre-rollback')]) {
+    const { loop, at } = await started(
+      { ...shop('blue'), 'account.yaml': account },
+      { 'account.yaml': annotated(account, ...hook) },
+    );
+    await at(0);
+    assert.deepEqual(await at(1), ['remove ConfigMap shop/account']);
+    assert.equal(loop.status.state, 'applied', loop.status.message);
+  }
 });
 
 test('a changed hook alone is a change, and one that Git no longer has is removed', async () => {
@@ -314,6 +345,51 @@ test('delete policies: once it succeeded, once it failed, and neither for what h
     second.filter((w) => w.startsWith('remove')),
     ['remove Job shop/try', 'remove Job shop/try', 'remove Job shop/once', 'remove ConfigMap shop/account'],
   );
+});
+
+test('a delete policy that the cluster refuses keeps neither a failed nor a healthy change from its result', async () => {
+  for (const [policy, health, outcome] of [
+    ['HookFailed', failingAt('smoke'), 'failed'],
+    ['HookSucceeded', () => healthy, 'applied'],
+  ] as const) {
+    const hook = argo('PostSync', `argocd.argoproj.io/hook-delete-policy: ${policy}`);
+    const { loop, at } = await started(shop('blue'), { ...shop('red'), 'job.yaml': job('smoke', hook) });
+    await at(0);
+    loop.cluster.health = health;
+    loop.cluster.fail({ verb: 'remove', when: isNamed('smoke'), error: refused() });
+    await at(1);
+    const result = loop.entries('apply.result').find((r) => r.intent > 1 && r.outcome === outcome);
+    assert.ok(result !== undefined && loop.entries('apply.result').length > 1, outcome);
+    if (outcome === 'failed')
+      assert.match(result.error ?? '', /; Job shop\/smoke is not removed as its delete policy says: the field/);
+  }
+});
+
+test('a hook that is written in place is replaced only if Git says so', async () => {
+  const account = (colour: string) => annotated(configMap('shop', 'account', { colour }), ...argo('PreSync'));
+  const { loop, at } = await started({ ...shop('blue'), 'a.yaml': account('1') }, { 'a.yaml': account('2') });
+  await at(0);
+  const error = new CountersignError('cluster-immutable', 'it is immutable');
+  loop.cluster.fail({ verb: 'dryRun', when: isNamed('account'), error, times: 9 });
+  assert.deepEqual(await at(1), []);
+  assert.equal(loop.entries('apply.refused').length, 1);
+});
+
+test('a Namespace that is a hook is written in its phase', async () => {
+  const { at } = await started({
+    'ns.yaml': annotated(namespace('shop'), ...argo('Sync')),
+    'cm.yaml': annotated(configMap('shop', 'cm', {}), 'countersign.dev/order: "-1"'),
+  });
+  assert.deepEqual(await at(0), ['apply ConfigMap shop/cm', 'apply Namespace shop']);
+});
+
+test('trouble during the second try of a dry run is not a refusal', async () => {
+  const { loop, at } = await started(shop('blue'), shop('red'));
+  await at(0);
+  loop.cluster.fail({ verb: 'dryRun', when: isNamed('cm'), error: refused() });
+  loop.cluster.fail({ verb: 'dryRun', when: isNamed('cm'), isExact: true, error: unreachable() });
+  await at(1).catch((thrown) => assert.match(String(thrown), /does not answer/));
+  assert.deepEqual(loop.entries('apply.refused'), []);
 });
 
 test('a hook that only is, and stays, is defended like any object', async () => {
