@@ -124,7 +124,7 @@ function unknownIn(rendered: RenderedObject, meanings: Meanings<unknown>): reado
   return Object.entries(meanings).flatMap(([key, names]) => {
     const said = annotation(rendered, key);
     const unknown = listIn(rendered, key).filter((name) => !Object.hasOwn(names, name));
-    if (said === undefined || (typeof said === 'string' && unknown.length === 0 && said.trim() !== '')) return [];
+    if (said === undefined || (unknown.length === 0 && listIn(rendered, key).length > 0)) return [];
     const known = Object.keys(names);
     const [wrong = ''] = unknown;
     const near = known.find((name) => name.toLowerCase() === wrong.toLowerCase()) ?? similar(wrong, known);

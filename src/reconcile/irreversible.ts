@@ -31,9 +31,8 @@ export type Deed = {
 export async function irreversible({ written, prune, owned }: Deed, cluster: ClusterPort): Promise<Irreversible[]> {
   const found: Irreversible[] = [];
   for (const { ref, rendered, replace, isNew } of written) {
-    if (placementOf(rendered).hook !== undefined) {
-      if (runsOnce(ref)) found.push({ action: 'run', object: ref });
-    } else if (replace) found.push({ action: 'replace', object: ref });
+    if (placementOf(rendered).hook !== undefined && runsOnce(ref)) found.push({ action: 'run', object: ref });
+    else if (replace) found.push({ action: 'replace', object: ref });
     else if (isNew && ref.kind === 'Job' && ref.apiVersion.startsWith('batch/'))
       found.push({ action: 'run', object: ref });
     else if (!isNew && (await storesAnew(rendered, cluster))) found.push({ action: 'store', object: ref });
@@ -98,11 +97,12 @@ async function storesAnew({ ref, object }: RenderedObject, cluster: ClusterPort)
 }
 
 /**
- * Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. A hook is meant to
- * run.
+ * Returns the actions that the annotation `countersign.dev/allow` of a manifest declares intended. A hook that
+ * runs when it is made is meant to run.
  */
 export function leaves(rendered: RenderedObject): ReadonlySet<string> {
   const said = rendered.object.metadata.annotations?.[USER_ANNOTATION.allow] ?? '';
-  const asHook = placementOf(rendered).hook === undefined ? [] : ['run', 'replace'];
+  const isMadeAnew = placementOf(rendered).hook !== undefined && runsOnce(rendered.ref);
+  const asHook = isMadeAnew ? ['run', 'replace'] : [];
   return new Set([...said.split(',').map((part) => part.trim()), ...asHook]);
 }

@@ -14,7 +14,9 @@ export function wavesOf<T extends Placed>(items: readonly T[], hasHooks = false)
 
 /** Returns the place of an object among the waves of a change in which any object states an order. */
 export function waveOf({ ref, placement }: Placed): number {
-  return isGround(ref) && !placement.isStated ? Number.NEGATIVE_INFINITY : placement.order;
+  return isGround(ref) && !placement.isStated && placement.hook === undefined
+    ? Number.NEGATIVE_INFINITY
+    : placement.order;
 }
 
 function isGround({ apiVersion, kind }: ObjectRef): boolean {

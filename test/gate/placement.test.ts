@@ -77,6 +77,7 @@ test('a name that is no hook or no delete policy is refused, with its line and t
     ['helm.sh/hook: pre-instal', /`pre-instal`/, 'write `helm.sh/hook: pre-install`'],
     ['helm.sh/hook: before', /`before`/, /^write one or more of pre-install, pre-upgrade, /],
     ['helm.sh/hook: ""', /no meaning for ``/, /^write one or more/],
+    ['argocd.argoproj.io/hook: ","', /no meaning for `,`/, /^write one or more/],
     ['helm.sh/hook: constructor', /`constructor`/, /^write one or more/],
     ['argocd.argoproj.io/hook: true', /no meaning for boolean `true`/, /^write one or more of PreSync/],
     ['helm.sh/hook-delete-policy: hook-success', /`hook-success`/, /before-hook-creation, hook-succeeded, hook-failed/],
