@@ -37,7 +37,8 @@ type ListBody = { items?: KubernetesObject[] | null; metadata?: { resourceVersio
 /** Receiver of objects. A place is `namespace/name`. */
 type Sink = {
   readonly put: (object: KubernetesObject) => void;
-  readonly drop: (place: string) => void;
+  /** `uid`: of the object that is gone, so that a later one with its name stays; undefined if none has the name. */
+  readonly drop: (place: string, uid?: string) => void;
   /** Places of the known objects. */
   readonly places: () => Iterable<string>;
   readonly listed: () => void;
@@ -184,7 +185,7 @@ export class KindFollow {
         }
         version = (object.metadata as ObjectMeta).resourceVersion ?? version;
         if (type === 'ADDED' || type === 'MODIFIED') this.#sink.put(object);
-        else if (type === 'DELETED') this.#sink.drop(`${object.metadata.namespace ?? ''}/${object.metadata.name}`);
+        else if (type === 'DELETED') this.#sink.drop(...goneIn(object));
       },
       this.#signal,
       QUIET_MS,
@@ -292,4 +293,9 @@ function refused(status: number, kind: string): CountersignError {
       recover: 'retry',
     },
   );
+}
+
+function goneIn({ metadata }: KubernetesObject): Parameters<Sink['drop']> {
+  const { namespace = '', name, uid } = metadata as ObjectMeta;
+  return [`${namespace}/${name}`, uid];
 }

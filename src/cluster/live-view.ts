@@ -110,7 +110,7 @@ class KindWatch {
       (namespace) =>
         new KindFollow(server, resource, { namespace, labelSelector: LABEL }, times, signal, log, {
           put: (object) => this.put(object, true),
-          drop: (place) => this.#drop(place, true),
+          drop: (place, uid) => this.#drop(place, true, uid),
           places: () =>
             [...this.objects.keys()].filter((place) => namespace === '' || place.startsWith(`${namespace}/`)),
           listed: hooks.listed,
@@ -145,12 +145,13 @@ class KindWatch {
     } = meta;
     const environment = labels?.[LABEL];
     const place = `${namespace}/${name}`;
+    const before = this.objects.get(place);
+    if (isOlder(before, uid, resourceVersion)) return;
     if (environment === undefined) {
       this.#drop(place, announce);
       return;
     }
     const whole = { ...object, apiVersion: this.#resource.apiVersion, kind: this.#resource.kind };
-    const before = this.objects.get(place);
     // our own write
     if (before !== undefined && resourceVersion !== '' && before.version === resourceVersion) return;
     const now: LiveObject = {
@@ -172,9 +173,9 @@ class KindWatch {
     }
   }
 
-  #drop(place: string, announce: boolean): void {
+  #drop(place: string, announce: boolean, uid?: string): void {
     const before = this.objects.get(place);
-    if (before === undefined) return;
+    if (before === undefined || (uid !== undefined && before.uid !== '' && before.uid !== uid)) return;
     this.objects.delete(place);
     if (announce) this.#hooks.changed(this.#ref(place), before.environment);
   }
@@ -188,6 +189,14 @@ class KindWatch {
 
 function placeOf(ref: ObjectRef): string {
   return `${ref.namespace}/${ref.name}`;
+}
+
+// A late event of an object that was deleted, and whose name another one has since. Versions are ordered numbers
+// (KEP-5504); elsewhere, the event counts.
+function isOlder(before: LiveObject | undefined, uid: string | undefined, version: string): boolean {
+  if (before === undefined || uid === undefined || before.uid === '' || before.uid === uid) return false;
+  const [then, now] = [before.version, version];
+  return /^\d+$/.test(then) && /^\d+$/.test(now) && BigInt(now) < BigInt(then);
 }
 
 function same(a: LiveObject, b: LiveObject): boolean {

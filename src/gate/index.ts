@@ -36,7 +36,7 @@ export type {
   SureRecorder,
 } from './ports.ts';
 export { type Previewed, previewFromAudit, previewFromLedger } from './preview-admission.ts';
-export { proveContent, proveMachinery } from './prove-machinery.ts';
+export { isAsMade, proveContent, proveMachinery } from './prove-machinery.ts';
 export { recall, renderedAt, ruledAt, servedThen } from './recall.ts';
 export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';

@@ -15,6 +15,7 @@ import {
   admissionDigest,
   type Environment,
   type IgnoreRule,
+  isBuiltIn,
   type KubernetesObject,
   NO_REVISION,
   type OwnedObject,
@@ -65,6 +66,17 @@ function provePodOfGit(pod: KubernetesObject, own: readonly OwnedObject[]): Proo
   return isThat
     ? { kind: 'proven' }
     : { kind: 'unproven', reason: 'it is not the pod that was approved under this name' };
+}
+
+/**
+ * Tests whether an object is what was approved under its name, since it was made. One of a custom kind counts as it is:
+ * its operator writes to it at once.
+ */
+export function isAsMade(object: KubernetesObject, { ref, admitted, templates }: OwnedObject): boolean {
+  if (admitted === undefined || !isBuiltIn(ref)) return true;
+  if ([object, unbound(object)].some((o) => admissionDigest(o, 'CREATE') === admitted)) return true;
+  const template = templateDigest(object);
+  return template !== undefined && templates?.includes(template) === true;
 }
 
 function keyOf({ apiVersion, kind, metadata }: KubernetesObject): string {

@@ -7,6 +7,7 @@ import {
   type EntryOf,
   type Irreversible,
   inParallel,
+  LABEL,
   messageOf,
   type ObjectRef,
   type Occasion,
@@ -23,7 +24,7 @@ import {
 } from '../model/index.ts';
 import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
-import { type HookRun, Hooks, hooksOf, remainsOf, runsOnce } from './hooks.ts';
+import { type HookRun, Hooks, hooksOf, notMade, remainsOf, runsOnce } from './hooks.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
 import type { ReconcilePorts, Step } from './ports.ts';
 import { waveOf, wavesOf } from './waves.ts';
@@ -322,8 +323,9 @@ class Run {
 
   async #rehearseHook(item: Item): Promise<void> {
     const { cluster } = this.#ports;
-    if (runsOnce(item.ref) && (await cluster.read(item.ref)) !== undefined)
-      return void (await cluster.dryRunAnew(item.rendered, item.owned, this.#writing(item)));
+    const live = runsOnce(item.ref) ? await cluster.read(item.ref) : undefined;
+    if (live !== undefined && live.metadata.labels?.[LABEL] !== this.#revision.environment) throw notMade(item.ref);
+    if (live !== undefined) return void (await cluster.dryRunAnew(item.rendered, item.owned, this.#writing(item)));
     await this.#dryRunOne(item);
     item.isRehearsed = true;
   }

@@ -33,7 +33,9 @@ export async function awaitHealth(
     const says = (w: Written) => stateOf(ports.cluster.live(w.ref), w.generation, options.isMissingFailed);
     waiting = waiting.filter((w) => says(w).state !== 'current');
     if (waiting.length === 0) return true;
-    const hopeless = waiting.filter((w) => says(w).state === 'failed');
+    const seen = waiting.filter((w) => says(w).state === 'failed');
+    const isSure = await Promise.all(seen.map(({ ref }) => hasFailed(ref, ports)));
+    const hopeless = seen.filter((w, i) => isSure[i] && says(w).state === 'failed');
     const over = performance.now() > end;
     if (hopeless.length > 0 || over)
       throw new CountersignError(
@@ -49,6 +51,11 @@ export async function awaitHealth(
     }
     await wait(LOOK_MS);
   }
+}
+
+// The watch may not have seen yet that a new object has the name.
+async function hasFailed(ref: ObjectRef, { cluster }: ReconcilePorts): Promise<boolean> {
+  return cluster.live(ref) !== undefined || (await cluster.read(ref)) === undefined;
 }
 
 function stateOf(live: LiveState | undefined, generation: number, isMissingFailed = false): LiveState['health'] {

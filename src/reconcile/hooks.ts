@@ -1,3 +1,4 @@
+import { isAsMade } from '../gate/index.ts';
 import {
   ANNOTATION,
   CountersignError,
@@ -8,6 +9,7 @@ import {
   type Irreversible,
   isBuiltIn,
   type KubernetesObject,
+  LABEL,
   messageOf,
   type ObjectRef,
   type Occasion,
@@ -229,16 +231,16 @@ export class Hooks<T extends HookItem> {
   async #makeWay(ref: ObjectRef): Promise<void> {
     await this.#actions.makeWay(ref);
     if ((await this.#ports.cluster.read(ref)) === undefined) return;
-    throw new CountersignError('cluster-conflict', `${refText(ref)} is there, and this environment did not make it`, {
-      hint: 'delete it: the hook makes it again',
-    });
+    throw notMade(ref);
   }
 
   // An earlier run of this very change may have made it, and ended before it could record that.
   #isMade(live: KubernetesObject | undefined, { ref, owned }: T): boolean {
     if (live === undefined || !this.#isResumed) return false;
-    const { annotations = {}, uid } = live.metadata;
+    const { annotations = {}, labels = {}, uid } = live.metadata;
     return (
+      labels[LABEL] === this.#environment &&
+      isAsMade(live, owned) &&
       annotations[ANNOTATION.revision] === owned.revision &&
       annotations[ANNOTATION.entry] === String(owned.entry) &&
       !this.#started().some(({ entry }) => refKey(entry.object) === refKey(ref) && entry.uid === uid)
@@ -297,6 +299,13 @@ export function remainsOf({ ledger, environment, state }: ReconcilePorts): reado
   );
   const all = [...made.map(({ entry }) => entry.object), ...jobs];
   return [...new Map(all.map((object) => [refKey(object), { action: 'run' as const, object }])).values()];
+}
+
+/** Returns the error for an object that has the name of a hook, and that is not ours to remove. */
+export function notMade(ref: ObjectRef): CountersignError {
+  return new CountersignError('cluster-conflict', `${refText(ref)} is there, and this environment did not make it`, {
+    hint: 'delete it: the hook makes it again',
+  });
 }
 
 /** Says what a restore does not undo; an empty text if that is nothing. */

@@ -4,6 +4,7 @@ import {
   type Comparison,
   CountersignError,
   type KubernetesObject,
+  LABEL,
   type ObjectRef,
   type OwnedObject,
   type RenderedObject,
@@ -189,8 +190,9 @@ export class FakeCluster implements ClusterPort {
     const { apiVersion, kind, name, namespace } = ref;
     const stored = this.objects.get(refKey(ref));
     if (stored === undefined) return undefined;
-    const { uid, annotations } = stored;
-    return { apiVersion, kind, metadata: { name, namespace, uid, annotations } };
+    const { uid, annotations, environment } = stored;
+    const labels = { [LABEL]: environment };
+    return { apiVersion, kind, metadata: { name, namespace, uid, annotations, labels } };
   }
 
   async established(): Promise<void> {}

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  ANNOTATION,
   CountersignError,
   type Environment,
   type InventoryRecord,
@@ -390,6 +391,44 @@ test('trouble during the second try of a dry run is not a refusal', async () => 
   loop.cluster.fail({ verb: 'dryRun', when: isNamed('cm'), isExact: true, error: unreachable() });
   await at(1).catch((thrown) => assert.match(String(thrown), /does not answer/));
   assert.deepEqual(loop.entries('apply.refused'), []);
+});
+
+test('an object with the stamps of an open change, and not what it approved, is not taken for its hook', async () => {
+  const { loop, at, ids } = await started(
+    { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
+    shop('red'),
+  );
+  const dryRun = loop.cluster.dryRun.bind(loop.cluster);
+  loop.cluster.dryRun = async (...of) => ({ ...(await dryRun(...of)), admitted: 'what was approved' });
+  await at(0);
+  loop.cluster.lose('migrate');
+  loop.crashAt = 'intended';
+  await assert.rejects(at(1), Crash);
+  const entry = String(loop.entries('apply.intent').at(-1)?.verdict);
+  const annotations = { [ANNOTATION.revision]: ids[1] ?? '', [ANNOTATION.entry]: entry };
+  const forged = { ...(await stored()), environment: loop.name, uid: 'forged', annotations };
+  loop.cluster.objects.set('batch/Job/shop/migrate', forged);
+  loop.restart();
+  assert.deepEqual((await at(1)).slice(0, 2), ['remove Job shop/migrate', 'apply Job shop/migrate']);
+});
+
+test('an object of others under the name of a hook is refused before anything is written', async () => {
+  const { loop, at } = await started(shop('blue'), { ...shop('red'), 'job.yaml': job('smoke', argo('PostSync')) });
+  await at(0);
+  loop.cluster.objects.set('batch/Job/shop/smoke', { ...(await stored()), environment: 'other' });
+  assert.deepEqual(await at(1), []);
+  assert.match(loop.status.message, /smoke is there, and this environment did not make it/);
+});
+
+test('a moment in which the watch lacks the object of a hook does not fail it', async () => {
+  const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+  await at(0);
+  const live = loop.cluster.live.bind(loop.cluster);
+  let looks = 0;
+  const isLacking = (ref: ObjectRef) => isNamed('migrate')(ref) && loop.entries('hook.started').length > 1;
+  loop.cluster.live = (ref) => (isLacking(ref) && ++looks < 6 ? undefined : live(ref));
+  await at(1);
+  assert.deepEqual(outcomes(loop), ['applied', 'applied']);
 });
 
 test('a hook that only is, and stays, is defended like any object', async () => {
