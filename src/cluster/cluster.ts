@@ -578,8 +578,8 @@ export class Cluster {
     return made;
   }
 
-  // Renews the records of who owns which field, if they are of another version and therefore in the way: the same fields,
-  // by their names in this version. Returns false if they were not in the way. Nothing else of the object changes.
+  // Renews the records of who owns which field, if they are of another version and in the way: the same fields, under
+  // this version. Returns false if they were not in the way. Nothing else of the object changes.
   async #renewed(answer: Answer, ref: ObjectRef, { isShown }: How): Promise<boolean> {
     if (!isAcrossVersions(answer) || isShown === true) return false;
     const live = await this.read(ref);

@@ -363,25 +363,31 @@ export class BreakGlass {
       const whole = subresource === '' ? object : undefined;
       const template = whole === undefined ? undefined : templateDigest(whole);
       const uid = whole?.metadata['uid'];
-      const recorded = await this.#ledger.recordSurely(
-        {
-          type: 'breakglass.used',
-          environment: this.#environment.metadata.name,
-          user: this.#ledger.subject(request.user),
-          operation: request.operation,
-          object: request.ref,
-          reason,
-          until,
-          groups: [...request.groups].slice(0, 50),
-          uid: request.uid,
-          use,
-          ...(request.subresource === '' ? {} : { subresource: request.subresource }),
-          ...(template === undefined ? {} : { template }),
-          ...(whole === undefined ? {} : { content: contentDigest(whole) }),
-          ...(request.operation === 'CREATE' && typeof uid === 'string' ? { made: uid } : {}),
-        },
-        [],
-      );
+      const recorded = await this.#ledger
+        .recordSurely(
+          {
+            type: 'breakglass.used',
+            environment: this.#environment.metadata.name,
+            user: this.#ledger.subject(request.user),
+            operation: request.operation,
+            object: request.ref,
+            reason,
+            until,
+            groups: [...request.groups].slice(0, 50),
+            uid: request.uid,
+            use,
+            ...(request.subresource === '' ? {} : { subresource: request.subresource }),
+            ...(template === undefined ? {} : { template }),
+            ...(whole === undefined ? {} : { content: contentDigest(whole) }),
+            ...(request.operation === 'CREATE' && typeof uid === 'string' ? { made: uid } : {}),
+          },
+          [],
+        )
+        .catch((thrown) => {
+          // It may be on the ledger all the same, if the database was lost during the commit.
+          void this.refuse(request, use).catch(() => {});
+          throw thrown;
+        });
       if (recorded === undefined && template !== undefined)
         this.#made = [...this.#made, { object: refKey(request.ref), template, until }].slice(-100);
       this.#say(

@@ -111,7 +111,7 @@ export class LetThrough {
     const matches = matcher(object);
     const writes = this.#writesOf(object);
     const later = known === undefined ? writes : writes.filter((row) => row.place > known.place);
-    // Only the last write counts: someone may have put back what it replaced. A moment ago, it may not have been stored.
+    // Only the last write counts: someone may have put back what it replaced. A recent one may not be stored yet.
     const isRecent = Date.parse(later.at(-1)?.at ?? '') > this.#clock().getTime() - SETTLED_MS;
     const found = (known !== undefined && isRecent ? later : later.slice(-1)).find(matches);
     if (found === undefined) return known === undefined && writes.length === 0 ? 'none' : 'other';

@@ -137,8 +137,8 @@ export class Hooks<T extends HookItem> {
   }
 
   /**
-   * Removes the objects of hooks that are over, as their delete policies say, in reverse order. Returns what the cluster
-   * refused to remove: that stays. Throws temporary errors.
+   * Removes the objects of hooks that are over, as their delete policies say, in reverse order. Returns what the
+   * cluster refused to remove: that stays. Throws temporary errors.
    */
   async sweep(): Promise<readonly string[]> {
     const refused: string[] = [];

@@ -58,7 +58,7 @@ function register(code: string): readonly { readonly type: string; readonly disp
 
 // Refusals that are the control at work: rules, rendering, and a change that still waits for approvals.
 const AT_WORK =
-  /^(policy|render|kustomize|helm|yaml|manifest|too-many|namespace-|scope-unknown|kind-not|lfs-|object-|variable-|waiver-(ends|unused|unusable)$|image-evidence|cannot-be|not-|nothing-|change-too-long|approval-missing$|trust-unusable$)/;
+  /^(policy|render|kustomize|helm|yaml|manifest|too-many|namespace-|scope-unknown|kind-not|lfs-|object-|order-|hook-|variable-|waiver-(ends|unused|unusable)$|image-evidence|cannot-be|not-|nothing-|change-too-long|approval-missing$|trust-unusable$)/;
 
 for (const code of Object.keys(VIOLATIONS) as ViolationCode[])
   test(`a change denied for \`${code}\` ${AT_WORK.test(code) ? 'is the control at work' : 'is one row of the register'}`, () => {
