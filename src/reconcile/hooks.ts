@@ -146,7 +146,7 @@ export class Hooks<T extends HookItem> {
       const { ref, placement } = run.item;
       if (placement.hook?.remove.includes(outcome) !== true || KEPT.has(ref.kind)) continue;
       try {
-        await this.#ports.cluster.remove(ref, this.#environment);
+        await this.#ports.cluster.remove(ref, this.#environment, { foreground: true });
         this.#removed.add(refKey(ref));
       } catch (thrown) {
         if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
