@@ -123,17 +123,20 @@ function create(directory: string, files: Files): void {
   renameSync(fresh, directory);
 }
 
-// File by file, each complete and none twice: a running kube-apiserver reads them again at any moment.
+// File by file, each complete and none twice: a running kube-apiserver reads them again at any moment. Until all are
+// there, no probe (the last file) says so: it would be read with a list of files from before.
 function replace(directory: string, files: Files): void {
+  const policies = join(directory, POLICIES);
+  mkdirSync(policies, { recursive: true });
+  rmSync(join(directory, [...files.keys()].at(-1) as string), { force: true });
+  for (const name of readdirSync(policies))
+    if (/^[1-3]0-(own|names|fence)\.yaml$/.test(name) && !files.has(`${POLICIES}/${name}`))
+      rmSync(join(policies, name));
   for (const [name, text] of files) {
     const fresh = join(directory, `${MARK}.${process.pid}.new`);
     writeFileSync(fresh, text);
-    mkdirSync(dirname(join(directory, name)), { recursive: true });
     renameSync(fresh, join(directory, name));
   }
-  for (const name of readdirSync(join(directory, POLICIES)))
-    if (/^[1-4]0-(own|names|fence|probe)\.yaml$/.test(name) && !files.has(`${POLICIES}/${name}`))
-      rmSync(join(directory, POLICIES, name));
 }
 
 function check(directory: string, files: Files, io: Io): number {

@@ -59,6 +59,17 @@ test('the same directory is written again: the fence comes and goes, and the dig
   assert.match(behind.stdout, /`policies\/40-probe\.yaml`: it differs from what would be written now/);
 });
 
+test('what was written in part has no probe, which would say that all of it is there', async () => {
+  const at = join(directory, 'part');
+  assert.equal((await manifests('--static', at)).code, 0);
+  mkdirSync(join(at, 'policies', '30-fence.yaml', 'in the way'), { recursive: true });
+  assert.notEqual((await manifests('--static', at, '--fence')).code, 0);
+  assert.equal(existsSync(join(at, 'policies', '40-probe.yaml')), false);
+  rmSync(join(at, 'policies', '30-fence.yaml'), { recursive: true });
+  assert.equal((await manifests('--static', at, '--fence')).code, 0);
+  assert.match(text(at, '40-probe.yaml'), /own,names,fence/);
+});
+
 test('a check sees a governed namespace that was added, and changes nothing', async () => {
   const at = join(directory, 'behind');
   assert.equal((await manifests('--static', at)).code, 0);

@@ -224,6 +224,7 @@ test('policies in files of the API server: nobody removes them through it, and o
       await stage.waitFor(async () => (await write()).status === 201, 'the fence is gone');
       await writeStatic(directory, '--fence');
       await stage.waitFor(async () => /own,names,fence/.test(await probe()), 'the fence is back');
+      assertRefused(await dev.request('DELETE', `${CORE}/configmaps/people`), /only approved/);
     },
   );
 });
