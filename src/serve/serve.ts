@@ -194,8 +194,8 @@ async function serveWith({ configuration, tellOf }: Documents, ending: AbortSign
           ? 'its ledger is changed'
           : 'its configuration changed'
         : 'its loops ended';
-    // The next start goes on from what was observed.
-    await ledger.record(heartbeat(loops, interval(options.heartbeat, '--heartbeat')));
+    // The next start goes on from what was observed. During a change of the ledger, which newest entries it has counts.
+    if (!pauses.asked.aborted) await ledger.record(heartbeat(loops, interval(options.heartbeat, '--heartbeat')));
     await ledger.record({ type: 'service.stopped', reason });
   } finally {
     for (const close of closing.reverse()) await close();

@@ -79,16 +79,13 @@ test('a running service archives old entries, with requests answered meanwhile, 
   const place = `${data}.archive`;
   const { asked, odd } = await askedMeanwhile(name, async () => {
     const args = ['ledger', 'archive', '--before', '2025-01-01', '--to', place, '--data', data];
-    let answer = await countersign(args);
-    // What the service records meanwhile may come between the archive and its removal: nothing is lost by that.
-    for (let i = 0; i < 5 && /the ledger changed since/.test(answer.stderr); i++) answer = await countersign(args);
-    const { code, stdout, stderr } = answer;
+    const { code, stdout, stderr } = await countersign(args);
     assert.equal(code, 0, stderr);
     assert.match(stdout, /^(499|500) entries from 1 to/);
   });
   assert.ok(asked > 0);
   assert.deepEqual(odd, [], 'every request was decided');
-  assert.ok(readdirSync(place).length >= 1); // one more for each try
+  assert.equal(readdirSync(place).length, 1);
   const commit = await stage.change(fleet, 'after', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { k: 'new' }) });
   await service.entry('apply.result', 'production', (e) => e.revision === commit && e.outcome === 'applied');
   assert.equal(await service.stop(), 0, service.log);
