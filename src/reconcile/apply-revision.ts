@@ -26,6 +26,8 @@ import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
 import { type HookRun, Hooks, hooksOf, notMade, remainsOf, runsOnce } from './hooks.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
+import { brings, waitsForRole } from './needs.ts';
+import { approvalOf, approvedOf, latestOf, own, stillApproved } from './planned-objects.ts';
 import type { ReconcilePorts, Step } from './ports.ts';
 import { waveOf, wavesOf } from './waves.ts';
 
@@ -759,7 +761,8 @@ class Run {
 
   async #recordApplied(leaving: readonly ObjectRef[]): Promise<Applied> {
     const { environment, revision } = this.#revision;
-    const objects = this.#items.map((i) => this.#ownedNow(i));
+    const started = this.#started();
+    const objects = this.#items.map((i) => this.#ownedNow(i, started));
     const evidence = this.#ports.ledger.asEvidence(recordOf(this.#state, { objects, leaving }));
     const applied = this.#changed.length + this.#due.length;
     const awaited = this.#ports.environment.spec.health.wait && this.#goesForward;
@@ -781,10 +784,11 @@ class Run {
     return { outcome: 'applied', applied, pruned: this.#prune.length };
   }
 
-  #ownedNow(item: Item): OwnedObject {
+  #ownedNow(item: Item, started: ReadonlyMap<string, string>): OwnedObject {
     const { owned, ref } = item;
     if (item.placement.hook === undefined) return owned;
-    const ran = { hook: 'ran', ...uidOf(ref, this.#started) } as const;
+    const uid = started.get(refKey(ref));
+    const ran = { hook: 'ran', ...(uid === undefined ? {} : { uid }) } as const;
     if (this.#due.includes(item)) {
       const hook = this.#hooks.stateOf(item);
       return { ...owned, ...(hook === 'ran' ? ran : { hook }) };
@@ -796,8 +800,9 @@ class Run {
     return { ...owned, ...stillApproved(owned, this.#state), ...ran };
   }
 
-  // The newest object of each hook.
-  get #started(): ReadonlyMap<string, string> {
+  // The uid of the newest object of each hook, by `refKey`.
+  #started(): ReadonlyMap<string, string> {
+    if (this.#items.every((i) => i.placement.hook === undefined)) return new Map();
     const all = this.#ports.ledger.all('hook.started', this.#revision.environment);
     return new Map(all.map(({ entry }) => [refKey(entry.object), entry.uid] as const));
   }
@@ -897,33 +902,6 @@ function goesForward(purpose: Purpose): boolean {
   return purpose === 'apply' || purpose === 'rollback';
 }
 
-// What an interrupted run has made may still be there, and makes pods.
-function approvedOf({ ref, rendered }: Item, begun: ReadonlyMap<string, OwnedObject>): Partial<OwnedObject> {
-  const before = begun.get(refKey(ref));
-  return before?.rendered === rendered.digest ? approvalOf(before) : {};
-}
-
-function approvalOf({ admitted, templates, live }: Partial<OwnedObject> = {}): Partial<OwnedObject> {
-  return {
-    ...(live === undefined ? {} : { live }),
-    ...(admitted === undefined ? {} : { admitted }),
-    ...(templates === undefined ? {} : { templates }),
-  };
-}
-
-function uidOf(ref: ObjectRef, started: ReadonlyMap<string, string>): { readonly uid?: string } {
-  const uid = started.get(refKey(ref));
-  return uid === undefined ? {} : { uid };
-}
-
-// The object of a hook stays for people to look at after its change failed, and was approved as it is.
-function stillApproved({ ref, admitted, templates = [] }: OwnedObject, { open }: EnvironmentState) {
-  const failed = open?.plan.objects.find((o) => refKey(o.ref) === refKey(ref));
-  const digest = failed?.admitted ?? admitted;
-  const all = [...new Set([...(failed?.templates ?? []), ...templates])];
-  return { ...(digest === undefined ? {} : { admitted: digest }), ...(all.length === 0 ? {} : { templates: all }) };
-}
-
 const PROTECTED = new Set(['kube-system', 'kube-public', 'kube-node-lease', 'default', 'countersign']);
 
 // A namespace is only deleted if the commit says so, because other people's objects would be deleted with it. The
@@ -935,26 +913,6 @@ function mayRemove(ref: ObjectRef, { allows }: AllowedRevision): boolean {
 
 function isNamespace(ref: ObjectRef): boolean {
   return ref.kind === 'Namespace' && ref.apiVersion === 'v1';
-}
-
-// An object whose content did not change keeps the stamp of the revision that gave it that content, and need not be
-// written.
-function own(
-  { rendered, placement }: Pick<Item, 'rendered' | 'placement'>,
-  revision: AllowedRevision,
-  settled: ReadonlyMap<string, OwnedObject>,
-): OwnedObject {
-  const before = settled.get(refKey(rendered.ref));
-  const place = { file: rendered.source.file, line: rendered.source.line };
-  if (before?.rendered === rendered.digest) return { ...before, ...place };
-  return {
-    ref: rendered.ref,
-    rendered: rendered.digest,
-    revision: revision.revision,
-    entry: revision.verdict,
-    ...place,
-    ...(placement.isStated ? { order: placement.order } : {}),
-  };
 }
 
 // Names the place in the repository, which the cluster does not know. A more exact one in the message stays.
@@ -979,42 +937,6 @@ function isAltered(thrown: unknown): boolean {
 
 const SUPERSEDED: Applied = { outcome: 'superseded', applied: 0, pruned: 0 };
 const UNSEEN = { replace: false, existed: undefined, exact: false, isDoubted: false, isRehearsed: false };
-const HISTORY = 10; // ReplicaSets and revisions that the cluster keeps if the object does not say how many
-
-// The new template first, and as many earlier ones as the cluster may still run.
-function latestOf(
-  [template, left]: readonly [string, string | undefined],
-  earlier: readonly string[],
-  { object }: RenderedObject,
-): readonly string[] {
-  const { revisionHistoryLimit } = (object['spec'] ?? {}) as { revisionHistoryLimit?: unknown };
-  const kept = typeof revisionHistoryLimit === 'number' ? revisionHistoryLimit : HISTORY;
-  const made = left === undefined ? [template] : [template, left];
-  return [...new Set([...made, ...earlier])].slice(0, (kept + 2) * made.length);
-}
-
-// Tests whether an object makes the namespace or the kind of an item.
-function brings({ ref, rendered }: Item, item: Item): boolean {
-  if (ref.kind === 'Namespace') return ref.name === item.ref.namespace;
-  const names = (rendered.object['spec'] as { names?: { kind?: string } } | undefined)?.names;
-  return ref.kind === 'CustomResourceDefinition' && names?.kind === item.ref.kind;
-}
-
-const RBAC = 'rbac.authorization.k8s.io/';
-
-// An account that may not `bind` every role may bind one whose rights it has. The API server looks at the role for
-// that, and this change brings it.
-function waitsForRole({ rendered, ref }: Item, thrown: unknown, changed: readonly Item[]): boolean {
-  if (!(thrown instanceof CountersignError) || !/ not found$/.test(thrown.message)) return false;
-  if (!ref.apiVersion.startsWith(RBAC) || !/^(Cluster)?RoleBinding$/.test(ref.kind)) return false;
-  const { kind, name } = (rendered.object['roleRef'] ?? {}) as { readonly kind?: unknown; readonly name?: unknown };
-  const namespace = kind === 'Role' ? ref.namespace : '';
-  return changed.some(
-    ({ ref: role }) =>
-      role.apiVersion.startsWith(RBAC) && role.kind === kind && role.name === name && role.namespace === namespace,
-  );
-}
-
 /** Describes a set of objects for people. */
 export function named(refs: readonly ObjectRef[]): string {
   const names = refs.slice(0, 5).map(refText).join(', ');
