@@ -199,6 +199,9 @@ export class Hooks<T extends HookItem> {
     try {
       if (started.entry.uid !== (await this.#uidOf(item.ref))) throw this.#gone(item);
       if (!(await this.#actions.awaited(item))) return false;
+      // The wait goes by the name. One that removed itself after its end is no other.
+      const uid = await this.#uidOf(item.ref);
+      if (uid !== '' && uid !== started.entry.uid) throw this.#gone(item);
     } catch (thrown) {
       if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
       const error = messageOf(thrown).slice(0, 1000).toWellFormed();

@@ -266,6 +266,20 @@ test('a hook whose object is gone before its end was seen fails the change: no o
   assert.deepEqual(await at(1), ['apply Job shop/migrate', 'apply ConfigMap shop/cm']);
 });
 
+test('another object that takes the name of a hook while it runs does not end it', async () => {
+  const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+  await at(0);
+  loop.cluster.health = (ref) => (isNamed('migrate')(ref) ? running : healthy);
+  const second = at(1);
+  await eventually(() => loop.entries('hook.started').length === 2);
+  const key = 'batch/Job/shop/migrate';
+  loop.cluster.objects.set(key, { ...(loop.cluster.objects.get(key) as Stored), uid: 'another' });
+  loop.cluster.health = () => healthy;
+  await second;
+  assert.equal(outcomes(loop)[1], 'failed');
+  assert.equal(loop.entries('hook.ended').at(-1)?.outcome, 'failed');
+});
+
 test('a Job that Kubernetes may have removed by itself since it was planned is not made again', async () => {
   const ttl = job('migrate', argo('PreSync'), '1', '  ttlSecondsAfterFinished: 60\n');
   for (const [seconds, outcome] of [
