@@ -65,3 +65,34 @@ test('where only the metadata of objects is followed, what they hold never comes
   await stage.waitFor(async () => seen.size === 1, 'its end');
   ended.abort();
 });
+
+test('what is told late of an object that was deleted says nothing of the next one with its name', async () => {
+  const { server } = await connect({
+    kubeconfig: stage.controlPlane.kubeconfig('admin'),
+    context: undefined,
+    namedBy: 'operator',
+  });
+  const view = new LiveView(server, { warn: () => {} });
+  const path = '/api/v1/namespaces/default/configmaps';
+  const named = (name: string) => ({ apiVersion: 'v1', kind: 'ConfigMap', namespace: 'default', name });
+  const labels = { 'countersign.dev/environment': 'late' };
+  try {
+    await stage.admin.request('POST', path, { metadata: { name: 'late', labels } });
+    await view.watch(CONFIG_MAPS, []);
+    const { metadata, ...old } = (await stage.get(`${path}/late`)).body as unknown as KubernetesObject;
+    const next = {
+      ...old,
+      metadata: { ...metadata, uid: 'next', resourceVersion: '999999999999' },
+    } as KubernetesObject;
+    view.put(named('late'), next, 'the digest of the next one');
+    await stage.admin.request('PATCH', `${path}/late`, { data: { a: '1' } }, 'application/merge-patch+json');
+    await stage.admin.request('DELETE', `${path}/late`);
+    await stage.admin.request('POST', path, { metadata: { name: 'later', labels } });
+    await stage.waitFor(async () => view.get(named('later')) !== undefined, 'what came after the removal');
+    assert.equal(view.get(named('late'))?.uid, 'next');
+  } finally {
+    await stage.admin.request('DELETE', `${path}/later`);
+    view.close();
+    server.close();
+  }
+});
