@@ -118,30 +118,11 @@ test('all environments are those of this checkout, and one is not all', async ()
   ]);
   fleet.git(undefined, 'reset', '--quiet', '--hard', first);
   fleet.commit(dana, 'fine', { README: 'z' });
-  const here = await countersign([
-    'check',
-    '--repo',
-    fleet.work,
-    '--config',
-    config,
-    '--base',
-    first,
-    '--no-fetch',
-    '--all-environments',
-  ]);
+  const args = ['--repo', fleet.work, '--config', config, '--base', first, '--no-fetch', '--all-environments'];
+  const here = await countersign(['check', ...args]);
   assert.match(here.stdout, /^allowed for 1 environment$/m, here.stderr);
   fleet.git(undefined, 'remote', 'set-url', 'origin', 'https://git.example.test/third.git');
-  const nowhere = await countersign([
-    'check',
-    '--repo',
-    fleet.work,
-    '--config',
-    config,
-    '--base',
-    first,
-    '--no-fetch',
-    '--all-environments',
-  ]);
+  const nowhere = await countersign(['check', ...args]);
   assert.equal(nowhere.code, 2);
   assert.match(nowhere.stderr, /environments of 2 repositories, and none of them is this checkout’s remote/);
 });
