@@ -94,19 +94,20 @@ export type RequestOnRecord = Pick<
   readonly owner: string;
 };
 
-/** Returns a request in the form that is recorded. */
-export function forRecord(request: AdmissionRequest): RequestOnRecord {
+/** Why declared controllers and operators were let through: the record alone proves what they wrote. */
+export const DECLARED: ReadonlySet<string> = new Set(['controller', 'operator']);
+
+/** Returns a request in the form that is recorded. `as`: why it was let through. */
+export function forRecord(request: AdmissionRequest, as = ''): RequestOnRecord {
   const { uid, operation, user, groups, ref, subresource, dryRun, object, oldObject } = request;
   const controller = (object ?? oldObject) && controllerOf((object ?? oldObject) as KubernetesObject);
   const owner = controller === undefined ? '' : `${controller.kind} ${controller.name}`;
-  return { uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request), owner };
-}
-
-/** Returns a request of an operator or a declared controller in the form that is recorded. */
-export function forRecordOfOthers(request: AdmissionRequest): RequestOnRecord {
-  const { object, subresource } = request;
-  const template = object === undefined || subresource !== '' ? undefined : templateDigest(object);
-  return { ...forRecord(request), ...(template === undefined ? {} : { template }) };
+  const isWhole = DECLARED.has(as) && object !== undefined && subresource === '';
+  const template = isWhole ? templateDigest(object) : undefined;
+  return {
+    ...{ uid, operation, user, groups, ref, subresource, dryRun, digest: requestDigest(request), owner },
+    ...(template === undefined ? {} : { template }),
+  };
 }
 
 /** Returns the annotations of an object, or none. */

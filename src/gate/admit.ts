@@ -24,7 +24,6 @@ import {
   type AdmissionDecision,
   type AdmissionRequest,
   forRecord,
-  forRecordOfOthers,
   isListed,
   isMachinery,
   namespaceOf,
@@ -145,11 +144,8 @@ async function asMachinery(
     return told(yes({ 'allowed-as': 'machinery' }), await advised(request, scope));
   }
   // Only a declared controller needs no proof, and what it wrote is proven by this record alone.
-  const [as, recorded] =
-    proof?.kind === 'unknown'
-      ? (['machinery', forRecord(request)] as const)
-      : (['controller', forRecordOfOthers(request)] as const);
-  const unrecorded = await scope.records.allowed(recorded, as).then(
+  const as = proof?.kind === 'unknown' ? 'machinery' : 'controller';
+  const unrecorded = await scope.records.allowed(forRecord(request, as), as).then(
     () => ({}),
     (thrown) => ({ unrecorded: messageOf(thrown) }),
   );
@@ -219,7 +215,7 @@ async function onRecord(
   { records }: AdmissionScope,
   as: string,
 ): Promise<AdmissionDecision> {
-  await records.allowed(as === 'operator' ? forRecordOfOthers(request) : forRecord(request), as);
+  await records.allowed(forRecord(request, as), as);
   return yes({ 'allowed-as': as });
 }
 

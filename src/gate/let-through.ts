@@ -14,10 +14,10 @@ import {
   sha256,
   unbound,
 } from '../model/index.ts';
+import { DECLARED } from './admission-request.ts';
 import type { LedgerView, Recorder } from './ports.ts';
 import { scanned } from './rescan.ts';
 
-const DECLARED: ReadonlySet<string> = new Set(['controller', 'operator']);
 const CLOCKS_MS = 10_000; // between our clock and the API server's, whose times have no fractions
 const AGAIN_MS = 24 * 3_600_000;
 // Within which the cluster is read as it is after a write: what is recorded as standing covers no later writes.

@@ -190,10 +190,11 @@ class Rescan {
     await this.parts.content?.see(all);
     const objects = all.filter((o) => !isEndpoints(o)); // they are written all the time, and hold nothing to rule on
     if (objects.length === 0) return;
-    const ruled = await this.parts.rules.judge(objects.map((o) => asSubject(o, now, objectDigest(o))));
+    const digests = new Map(objects.map((o) => [o, objectDigest(o)] as const));
+    const ruled = await this.parts.rules.judge([...digests].map(([o, digest]) => asSubject(o, now, digest)));
     this.#bundles.add(ruled.bundle);
-    for (const object of objects) {
-      const one = { ...scanned(object), digest: objectDigest(object) };
+    for (const [object, digest] of digests) {
+      const one = { ...scanned(object), digest };
       this.#seen.set(refKey(one.ref), one);
       this.#found.delete(refKey(one.ref));
     }
