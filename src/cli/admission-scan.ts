@@ -6,7 +6,7 @@ import type { AdmissionScanOptions } from './admission-commands.ts';
 
 /**
  * Implements `countersign admission scan`: the newest result on the ledger. Exit code 0 if everything matches Git and
- * the rules, 1 if not, 2 if there was no scan.
+ * the rules, 1 if not, 2 if there was no scan or not everything could be read.
  */
 export function admissionScan(options: AdmissionScanOptions, io: Io): number {
   const reader = readLedger(options.data);
@@ -36,9 +36,9 @@ export function admissionScan(options: AdmissionScanOptions, io: Io): number {
       });
     if (options.output === 'json') io.out(`${JSON.stringify(all, null, 2)}\n`);
     else for (const one of all) show(one, io);
-    return all.every((e) => e.unmanaged.length === 0 && e.violations.every((v) => v.waived !== undefined))
-      ? EXIT.yes
-      : EXIT.no;
+    if (!all.every((e) => e.unmanaged.length === 0 && e.violations.every((v) => v.waived !== undefined)))
+      return EXIT.no;
+    return all.every((e) => e.unread.length === 0) ? EXIT.yes : EXIT.undecided;
   } finally {
     reader.close();
   }

@@ -140,7 +140,7 @@ function addServing(program: Parent, { io, hooks, settings, run }: Adding): void
   serving.crdsCommand(program).action(run(async () => (await import('./crds.ts')).crds(io)));
   serving
     .manifestsCommand(program)
-    .action(run(async (options) => (await import('./manifests.ts')).manifests(options, io)));
+    .action(run(async (options) => (await import('./manifests.ts')).manifests(options, settings, io)));
 }
 
 function addLedger(program: Parent, { io, settings, run }: Adding): void {

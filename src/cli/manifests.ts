@@ -1,3 +1,5 @@
+import { accountRights } from '../cluster/index.ts';
+import type { ProcessSettings } from '../config/index.ts';
 import { CountersignError, isCidr } from '../model/index.ts';
 import { EXIT, type Io } from '../terminal/index.ts';
 import type { ManifestsOptions } from './serve-commands.ts';
@@ -13,22 +15,48 @@ const DASHBOARD = 8090; // only inside the pod: `kubectl port-forward` reaches i
  * (`--ledger-secret`) that is several replicas, spread out and never all unavailable; without, a single one with a
  * volume.
  */
-export async function manifests(options: ManifestsOptions, io: Io): Promise<number> {
+export async function manifests(options: ManifestsOptions, settings: ProcessSettings, io: Io): Promise<number> {
   const { image, static: directory } = options;
+  refuseFlags(options);
   if (directory !== undefined)
     return (await import('./static-manifests.ts')).staticManifests({ ...options, static: directory }, io);
-  if (options.fence || options.check)
-    throw new CountersignError('usage', '--fence and --check are for files', { hint: 'add --static DIR' });
+  if (options.rightsOnly) return printed(await rights(options, settings, io), io);
   if (image === undefined)
     throw new CountersignError('usage', 'the container image is missing', {
-      hint: 'add --image, with a tag or digest',
+      hint: 'add --image, with a tag or digest; or --rights-only for nothing but the rights',
     });
-  return printed({ ...options, image }, io);
+  const workload = workloadOf({ ...options, image });
+  return printed([...account(options), ...(await rights(options, settings, io)), ...workload], io);
+}
+
+// A flag that is not heeded would be taken for rights that were narrowed.
+function refuseFlags(options: ManifestsOptions): void {
+  const { static: directory, rights: which } = options;
+  if (directory === undefined && (options.fence || options.check))
+    throw new CountersignError('usage', '--fence and --check are for files', { hint: 'add --static DIR' });
+  if (directory !== undefined && (which === 'derived' || options.rightsOnly))
+    throw new CountersignError('usage', '--static writes policies, which give no rights', {
+      hint: 'leave out --rights and --rights-only',
+    });
+  const given = [
+    options.revision === undefined ? undefined : '--revision',
+    options.kubeconfig === undefined ? undefined : '--kubeconfig',
+    options.cluster === undefined ? undefined : '--cluster',
+  ].find((flag) => flag !== undefined);
+  if (which !== 'derived' && given !== undefined)
+    throw new CountersignError('usage', `\`${given}\` is for rights that are derived`, {
+      hint: 'add --rights derived',
+    });
+}
+
+function printed(items: readonly object[], io: Io): number {
+  io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
+  return EXIT.yes;
 }
 
 type WithImage = ManifestsOptions & { readonly image: string };
 
-function printed(options: WithImage, io: Io): number {
+function workloadOf(options: WithImage): readonly object[] {
   const replicas = Number(options.replicas);
   const { ledgerSecret, keySecret } = options;
   if (!Number.isSafeInteger(replicas) || replicas < 1 || replicas > 20)
@@ -48,21 +76,16 @@ function printed(options: WithImage, io: Io): number {
     throw new CountersignError('usage', `\`${options.image}\` has no tag or digest`, {
       hint: 'give a tag or, better, a digest',
     });
-  const items = [
-    ...accounts(options),
+  return [
     ...(ledgerSecret === undefined ? single(options) : several(options, replicas)),
     service(options),
     networkPolicy(options),
   ];
-  io.out(`${JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, null, 2)}\n`);
-  return EXIT.yes;
 }
 
 const RBAC = 'rbac.authorization.k8s.io';
 
-function accounts({ namespace, grantRoles }: ManifestsOptions): object[] {
-  const rbac = `${RBAC}/v1`;
-  const all = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'];
+function account({ namespace }: ManifestsOptions): object[] {
   return [
     {
       apiVersion: 'v1',
@@ -70,7 +93,28 @@ function accounts({ namespace, grantRoles }: ManifestsOptions): object[] {
       metadata: { name: namespace, labels: { ...LABELS, 'pod-security.kubernetes.io/enforce': 'restricted' } },
     },
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'countersign', namespace, labels: LABELS } },
-    // You decide what it may apply: narrow the first rule to the kinds in Git.
+    {
+      apiVersion: 'scheduling.k8s.io/v1',
+      kind: 'PriorityClass',
+      metadata: { name: 'countersign', labels: LABELS },
+      value: 1_000_000_000, // below the cluster's own, above everything that needs the gate
+      description: 'The gate restarts before the workloads that need it.',
+    },
+  ];
+}
+
+async function rights(options: ManifestsOptions, settings: ProcessSettings, io: Io): Promise<readonly object[]> {
+  if (options.rights === 'all') return allRights(options);
+  const { deriveRights } = await import('./derive-rights.ts');
+  const { grants, ...derived } = await deriveRights(options, settings, io);
+  const { namespace, webhookName: webhook } = options;
+  return accountRights({ ...derived, namespace, webhook, grants: options.grantRoles ? grants : undefined });
+}
+
+function allRights({ namespace, grantRoles }: ManifestsOptions): readonly object[] {
+  const rbac = `${RBAC}/v1`;
+  const all = ['get', 'list', 'watch', 'create', 'update', 'patch', 'delete'];
+  return [
     {
       apiVersion: rbac,
       kind: 'ClusterRole',
@@ -78,7 +122,7 @@ function accounts({ namespace, grantRoles }: ManifestsOptions): object[] {
       rules: [
         { apiGroups: ['*'], resources: ['*'], verbs: all },
         { apiGroups: [''], resources: ['serviceaccounts'], verbs: ['impersonate'] },
-        ...(grantRoles === true
+        ...(grantRoles
           ? [{ apiGroups: [RBAC], resources: ['roles', 'clusterroles'], verbs: ['escalate', 'bind'] }]
           : []),
       ],
@@ -87,15 +131,8 @@ function accounts({ namespace, grantRoles }: ManifestsOptions): object[] {
       apiVersion: rbac,
       kind: 'ClusterRoleBinding',
       metadata: { name: 'countersign', labels: LABELS },
-      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'countersign' },
+      roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: 'countersign' },
       subjects: [{ kind: 'ServiceAccount', name: 'countersign', namespace }],
-    },
-    {
-      apiVersion: 'scheduling.k8s.io/v1',
-      kind: 'PriorityClass',
-      metadata: { name: 'countersign', labels: LABELS },
-      value: 1_000_000_000, // below the cluster's own, above everything that needs the gate
-      description: 'The gate restarts before the workloads that need it.',
     },
   ];
 }

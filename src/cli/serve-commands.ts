@@ -1,3 +1,4 @@
+import { Option } from '@commander-js/extra-typings';
 import {
   cluster,
   config,
@@ -133,6 +134,34 @@ export function manifestsCommand(program: Parent) {
     .option('--ledger-secret <name>', 'the Secret whose key `url` is the PostgreSQL that replicas share')
     .option('--key-secret <name>', 'the Secret whose key `ledger.key` is the ledger key that replicas share')
     .option('--storage <size>', 'the size of the volume of a single replica', '10Gi')
+    .addOption(
+      new Option(
+        '--rights <which>',
+        'the rights of its account: `all` objects of the cluster, or those `derived` from what the environments render',
+      )
+        .choices(['all', 'derived'] as const)
+        .default('all' as const),
+    )
+    .option('--rights-only', 'print only these rights, to apply them again after Git has new kinds', false)
+    .option(
+      '--repo <dir...>',
+      'with --rights derived: checkouts of the repositories of the environments, read at the tips of their branches',
+      ['.'],
+    )
+    .option(
+      '--revision <commit...>',
+      'with --rights derived: also read these commits, such as the one that is applied now',
+    )
+    .option('--remote <name>', 'with --rights derived: the remote of the checkouts', 'origin')
+    .option(
+      '--kubeconfig <file>',
+      'with --rights derived: the cluster to ask for kinds that no environment defines, and for its namespaces',
+    )
+    .addOption(context())
+    .option(
+      '--cluster <name>',
+      'with --rights derived: only environments whose `spec.target.cluster` is this one or not set',
+    )
     .option('--grant-roles', 'let it apply roles that grant more than it has itself (`escalate`, `bind`)', false)
     .option(
       '--api-server-cidr <cidr...>',
@@ -150,9 +179,16 @@ export function manifestsCommand(program: Parent) {
       false,
     )
     .addOption(config())
-    .option('--environment <name...>', 'with --static: the environments of this cluster (default: all)')
+    .option(
+      '--environment <name...>',
+      'with --static or --rights derived: the environments of this cluster (default: all)',
+    )
     .option('--applier <user...>', 'with --static: the users that apply from Git (default: the account in --namespace)')
-    .option('--webhook-name <name>', 'with --static: the name of the webhook’s configuration', 'countersign')
+    .option(
+      '--webhook-name <name>',
+      'with --static or --rights derived: the name of the webhook’s configuration',
+      'countersign',
+    )
     .addHelpText(
       'after',
       `
@@ -161,6 +197,11 @@ Examples:
     | kubectl apply -f -
   countersign manifests --image registry.example.com/countersign:0.1.0 \\
     --replicas 3 --ledger-secret ledger-url --key-secret ledger-key \\
+    | kubectl apply -f -
+  countersign manifests --image registry.example.com/countersign:0.1.0 \\
+    --rights derived --repo fleet --kubeconfig ~/.kube/config \\
+    | kubectl apply -f -
+  countersign manifests --rights derived --rights-only --revision HEAD \\
     | kubectl apply -f -
   countersign manifests --static /etc/kubernetes/countersign --fence
   countersign manifests --static /etc/kubernetes/countersign --fence --check`,

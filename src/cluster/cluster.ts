@@ -169,11 +169,18 @@ export class Cluster {
       : `another Countersign, with the ledger \`${live.ledger}\``;
   }
 
-  /** Tests whether the API server knows the object's kind and has its namespace; only then can it be dry-run. */
+  /**
+   * Tests whether the API server knows the object's kind and has its namespace; only then can it be dry-run. Throws if
+   * it does not say.
+   */
   async isReadyFor(ref: ObjectRef): Promise<boolean> {
     if ((await this.#kind(ref.apiVersion, ref.kind)) === undefined) return false;
     if (ref.namespace === '') return true;
-    return (await this.#ask('GET', `/api/v1/namespaces/${encodeURIComponent(ref.namespace)}`)).status === 200;
+    const place = { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: ref.namespace };
+    const answer = await this.#ask('GET', `/api/v1/namespaces/${encodeURIComponent(ref.namespace)}`);
+    if (answer.status === 404) return false;
+    succeed(answer, 'read', place);
+    return true;
   }
 
   /**
@@ -405,10 +412,15 @@ export class Cluster {
   }
 
   /** Returns whether a kind is in namespaces, as the API server serves it; undefined if it does not serve it. */
-  async scopeOf({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): Promise<KindScope | undefined> {
-    const served = await this.#kind(apiVersion, kind);
+  async scopeOf(kind: Pick<ObjectRef, 'apiVersion' | 'kind'>): Promise<KindScope | undefined> {
+    const served = await this.servedAs(kind);
     if (served === undefined) return undefined;
     return served.namespaced ? 'Namespaced' : 'Cluster';
+  }
+
+  /** Returns how the API server serves a kind; undefined if it does not serve it. */
+  servedAs({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' | 'kind'>): Promise<Kind | undefined> {
+    return this.#kind(apiVersion, kind);
   }
 
   /**
@@ -437,13 +449,17 @@ export class Cluster {
     return found;
   }
 
-  /** Returns the labels of a namespace, at most ten seconds old; undefined if it does not exist. */
+  /** Returns the labels of a namespace, at most ten seconds old; undefined if it does not exist. Throws otherwise. */
   async labelsOf(namespace: string): Promise<Readonly<Record<string, string>> | undefined> {
     const known = this.#labels.get(namespace);
     if (known !== undefined && performance.now() - known.at < LABELS_MS) return known.labels;
     const labels = this.#server
       .request('GET', `/api/v1/namespaces/${encodeURIComponent(namespace)}`, undefined, undefined, METADATA_ONLY.object)
-      .then(({ status, body }) => (status === 200 ? (objectIn({ status, body }).metadata.labels ?? {}) : undefined));
+      .then((answer) => {
+        if (answer.status === 404) return undefined;
+        succeed(answer, 'read', { apiVersion: 'v1', kind: 'Namespace', namespace: '', name: namespace });
+        return objectIn(answer).metadata.labels ?? {};
+      });
     this.#labels.set(namespace, { at: performance.now(), labels });
     labels.catch(() => this.#labels.delete(namespace));
     return labels;
@@ -474,7 +490,7 @@ export class Cluster {
       object.metadata.labels?.[LABEL] === environment &&
       object.metadata.annotations?.[ANNOTATION.ledger] === this.#ledger &&
       keys.has(refKey(refIn(object)));
-    return contentsOf(this.#server, namespace, isOurs, known);
+    return contentsOf(this.#server, namespace, isOurs, known, this.user);
   }
 
   /** Returns what can be seen of objects that are not healthy. Never throws; takes five seconds at most. */

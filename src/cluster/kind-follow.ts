@@ -283,8 +283,8 @@ function refused(status: number, kind: string): CountersignError {
   if (status === 401 || status === 403)
     return new CountersignError('cluster-forbidden', `may not list and watch the kind \`${kind}\` (${status})`, {
       hint:
-        'grant the service’s account `list` and `watch` on every ' +
-        'kind it applies (see `countersign help operations`)',
+        'grant the service’s account `list` and `watch` on it: `countersign manifests --rights derived ' +
+        '--rights-only` prints all that it needs (`countersign help operations`)',
     });
   return new CountersignError(
     'cluster-unreachable',

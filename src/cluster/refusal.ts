@@ -15,7 +15,9 @@ export function refusal(answer: Answer, verb: string, what: string, secret: bool
   const message = `cannot ${verb} ${what}: ${secret ? withheld : said || answer.status}`;
   if (answer.status === 401 || (answer.status === 403 && /is forbidden: User/.test(said)))
     return new CountersignError('cluster-forbidden', message, {
-      hint: 'grant the service’s account this right (`countersign help operations` lists all it needs)',
+      hint:
+        'grant the service’s account this right: `countersign manifests --rights derived --rights-only` prints all ' +
+        'that it needs (`countersign help operations`)',
     });
   const managers = conflicts(answer);
   if (managers.length > 0)

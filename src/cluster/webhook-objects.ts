@@ -6,6 +6,7 @@ import {
   type Environment,
   INSTALLED,
   INSTALLED_DEFINITIONS,
+  INSTALLED_IN_NAMESPACES,
   isOfNamespaces,
   NETWORK_RESULTS,
   rulesMode,
@@ -90,6 +91,7 @@ export function webhookConfiguration(plan: WebhookPlan, kept: string): object {
           name: 'not-machinery',
           expression: `!(${isMachinery}) || (${SUBRESOURCE} && request.subResource != "scale")`,
         },
+        { name: 'not-installation', expression: `!(${installsBinding(plan.own)})` },
       ],
     },
     {
@@ -323,6 +325,7 @@ export function protectingPolicies(plan: WebhookPlan): readonly object[] {
     'request.resource.resource == "customresourcedefinitions" && ' +
       `${NAME}.endsWith(${JSON.stringify(INSTALLED_DEFINITIONS)})`,
     `request.resource.resource in ${cel(INSTALLED_RESOURCES)} && ${NAME} == ${JSON.stringify(INSTALLED)}`,
+    `request.resource.resource == "clusterroles" && ${NAME} == ${JSON.stringify(INSTALLED_IN_NAMESPACES)}`,
     `request.resource.resource == "namespaces" && ${NAME} in ${cel(plan.own)}`,
   ];
   const cluster = policy(
@@ -485,20 +488,36 @@ function installs(own: readonly string[]): string {
       `${NAME}.endsWith(${JSON.stringify(INSTALLED_DEFINITIONS)}) && ` +
       '(!has(object.spec.conversion) || object.spec.conversion.strategy == "None")',
     // Roles of others must not include it: they collect roles by labels.
-    `${isKind('ClusterRole', rbac)} && ${named} && !has(object.aggregationRule) && ${isPlain}`,
-    `${isKind('ClusterRoleBinding', rbac)} && ${named} && object.roleRef.kind == "ClusterRole" && ` +
-      `object.roleRef.name == ${JSON.stringify(INSTALLED)} && has(object.subjects) && ` +
-      `object.subjects.all(s, s.kind == "ServiceAccount" && s.name == ${JSON.stringify(INSTALLED)} && ` +
-      `s.namespace in ${cel(own)})`,
+    `${isKind('ClusterRole', rbac)} && ${NAME} in ${cel([INSTALLED, INSTALLED_IN_NAMESPACES])} && ` +
+      `!has(object.aggregationRule) && ${isPlain}`,
+    `${isKind('ClusterRoleBinding', rbac)} && ${named} && ${bindsOnlyUs(INSTALLED, own)}`,
     `${isKind('PriorityClass', 'scheduling.k8s.io')} && ${named} && ` +
       '!(has(object.globalDefault) && object.globalDefault)',
   ];
   return (
     'object != null && ' + // a removal has none
-    `(${forms.map((form) => `(${form})`).join(' || ')}) && ` +
-    'authorizer.group("*").resource("*").check("*").allowed()'
+    `(${forms.map((form) => `(${form})`).join(' || ')}) && ${MAY_DO_ALL}`
   );
 }
+
+/** Returns CEL that tests the same for the binding by which the gate has its rights in a governed namespace. */
+function installsBinding(own: readonly string[]): string {
+  return (
+    `${isKind('RoleBinding', 'rbac.authorization.k8s.io')} && ${NAME} == ${JSON.stringify(INSTALLED)} && ` +
+    `object != null && !has(object.metadata.ownerReferences) && ${bindsOnlyUs(INSTALLED_IN_NAMESPACES, own)} && ` +
+    MAY_DO_ALL
+  );
+}
+
+function bindsOnlyUs(role: string, own: readonly string[]): string {
+  return (
+    `object.roleRef.kind == "ClusterRole" && object.roleRef.name == ${JSON.stringify(role)} && ` +
+    `has(object.subjects) && object.subjects.all(s, s.kind == "ServiceAccount" && ` +
+    `s.name == ${JSON.stringify(INSTALLED)} && s.namespace in ${cel(own)})`
+  );
+}
+
+const MAY_DO_ALL = 'authorizer.group("*").resource("*").check("*").allowed()';
 
 function regexOf(glob: string): string {
   return `^${glob.replaceAll('*', '.*')}$`; // the schema allows letters, digits, dashes and stars

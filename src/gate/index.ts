@@ -42,6 +42,7 @@ export { type Recheck, recheckVerdict } from './recheck.ts';
 export { limitsOf, renderedBy } from './render-tree.ts';
 export { asSubject, belonging, ofScan, type Scan, type Scanned, scanned } from './rescan.ts';
 export { type LoadRules, type RulesAt, RulesInForce, rulesOf } from './rules-in-force.ts';
+export { outOfScope } from './scope.ts';
 export { SealedSecrets } from './sealed-secrets.ts';
 export { type BreakGlassStanding, breakGlassStanding, settleUses } from './settle-break-glass.ts';
 export { withoutAddresses } from './without-names.ts';

@@ -1,11 +1,10 @@
 import { type AllowedRevision, CountersignError, type RenderedObject, type Verdict } from '../model/index.ts';
 import { evaluateObjects, type Found } from '../policy/index.ts';
-import type { Rendering } from '../render/index.ts';
 import { allow } from './allow.ts';
 import type { Gate } from './gate.ts';
 import { kindText } from './place-objects.ts';
 import type { LedgerView, ServedScope } from './ports.ts';
-import { type RenderParts, renderingAs, renderTree } from './render-tree.ts';
+import { type RenderedTree, type RenderParts, renderingAs, renderTree } from './render-tree.ts';
 import { verifyAgain } from './verify-again.ts';
 
 /**
@@ -107,6 +106,6 @@ export async function ruledAt(
 }
 
 /** Renders a commit for the environment without judging it. */
-export async function renderedAt(gate: RenderParts, commit: string): Promise<Rendering> {
+export async function renderedAt(gate: RenderParts, commit: string): Promise<RenderedTree> {
   return renderTree(gate, await gate.repository.tree(commit));
 }

@@ -37,6 +37,8 @@ export type Scanned = {
   readonly since: string;
   /** Digest of the object without status (`objectDigest`), if it was asked for. */
   readonly digest?: string;
+  /** Whether it is the binding that gives the service its rights there (`isOwnBinding`), if that was asked. */
+  readonly isOwnBinding?: boolean;
 };
 
 /** Extracts the data needed to determine the owner of an object. */
@@ -72,7 +74,8 @@ export function belonging(all: readonly Scanned[], state: EnvironmentState): rea
     }
     return false;
   };
-  return all.map((s) => (isGits(s) ? 'git' : leads(s) ? 'owned' : isClusters(s.ref) ? 'cluster' : 'unmanaged'));
+  const isGiven = (s: Scanned) => s.isOwnBinding === true || isClusters(s.ref);
+  return all.map((s) => (isGits(s) ? 'git' : leads(s) ? 'owned' : isGiven(s) ? 'cluster' : 'unmanaged'));
 }
 
 // Objects that Kubernetes itself creates in every namespace.

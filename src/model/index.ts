@@ -29,9 +29,16 @@ export * from './image-evidence.ts';
 export { imageMatches } from './image-pattern.ts';
 export * from './in-parallel.ts';
 export { type Injection, injectionSchema } from './injection.ts';
-export { INSTALLED, INSTALLED_DEFINITIONS, isInstallation, policyNames } from './installation.ts';
+export {
+  INSTALLED,
+  INSTALLED_DEFINITIONS,
+  INSTALLED_IN_NAMESPACES,
+  isInstallation,
+  isOwnBinding,
+  policyNames,
+} from './installation.ts';
 export * from './inventory.ts';
-export { builtInScope, type KindScope } from './kind-scope.ts';
+export { builtInScope, type KindScope, readableKinds } from './kind-scope.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';
 export { LocalClock } from './local-clock.ts';

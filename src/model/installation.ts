@@ -1,7 +1,9 @@
-import { groupOf, type ObjectRef } from './kubernetes.ts';
+import { groupOf, type KubernetesObject, type ObjectRef } from './kubernetes.ts';
 
 /** The name of the objects that `countersign manifests` and the service itself put into a cluster. */
 export const INSTALLED = 'countersign';
+/** The ClusterRole of `countersign manifests --rights derived` that is bound in each governed namespace. */
+export const INSTALLED_IN_NAMESPACES = 'countersign-governed';
 /** The ending of the names of our CustomResourceDefinitions: the API server makes it the group of the kind. */
 export const INSTALLED_DEFINITIONS = '.countersign.dev';
 
@@ -27,5 +29,29 @@ export function isInstallation({ apiVersion, kind, namespace, name }: ObjectRef)
   if (group === 'apiextensions.k8s.io' && kind === 'CustomResourceDefinition')
     return name.endsWith(INSTALLED_DEFINITIONS);
   if (KINDS[group]?.includes(kind) !== true) return false;
+  if (kind === 'ClusterRole' && name === INSTALLED_IN_NAMESPACES) return true;
   return name === INSTALLED || (group === 'admissionregistration.k8s.io' && policyNames(INSTALLED).includes(name));
+}
+
+/**
+ * Tests whether an object in a governed namespace is the binding of `countersign manifests --rights derived`: it gives
+ * the service's own account (`user`) that one role, and nothing to anyone else. Its name alone proves nothing.
+ */
+export function isOwnBinding(
+  { apiVersion, kind, metadata, roleRef, subjects }: KubernetesObject,
+  user: string,
+): boolean {
+  const role = (roleRef ?? {}) as { readonly kind?: unknown; readonly name?: unknown };
+  const [only, ...others] = (Array.isArray(subjects) ? subjects : []) as Readonly<Record<string, unknown>>[];
+  return (
+    groupOf(apiVersion) === 'rbac.authorization.k8s.io' &&
+    kind === 'RoleBinding' &&
+    metadata.name === INSTALLED &&
+    metadata['ownerReferences'] === undefined &&
+    role.kind === 'ClusterRole' &&
+    role.name === INSTALLED_IN_NAMESPACES &&
+    only?.['kind'] === 'ServiceAccount' &&
+    others.length === 0 &&
+    `system:serviceaccount:${only['namespace']}:${only['name']}` === user
+  );
 }

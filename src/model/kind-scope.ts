@@ -74,3 +74,13 @@ export function builtInScope({ apiVersion, kind }: Pick<ObjectRef, 'apiVersion' 
 export function clusterScopedKinds(): ReadonlyMap<string, string> {
   return new Map(Object.entries(CLUSTER).flatMap(([group, kinds]) => kinds.map((kind) => [kind, group] as const)));
 }
+
+// Requests, which no one can list.
+const ASKED: ReadonlySet<string> = new Set(['Binding', 'LocalSubjectAccessReview']);
+
+/** Returns the namespaced kinds of Kubernetes itself whose objects can be listed, each with its group. */
+export function readableKinds(): readonly { readonly group: string; readonly kind: string }[] {
+  return Object.entries(NAMESPACED).flatMap(([group, kinds]) =>
+    kinds.filter((kind) => !ASKED.has(kind)).map((kind) => ({ group, kind })),
+  );
+}

@@ -7,6 +7,7 @@ import {
   type EntryOf,
   type Irreversible,
   inParallel,
+  isNoRevision,
   LABEL,
   messageOf,
   type ObjectRef,
@@ -828,10 +829,11 @@ class Run {
     if (!(thrown instanceof CountersignError) || thrown.recover !== 'wait') throw thrown;
     const { environment, revision, verdict } = this.#revision;
     const error = messageOf(thrown);
+    const hint = isWithoutRight(thrown) ? this.#howToPermit() : thrown.hint;
     if (!this.#isOnRecord(error)) {
       await this.#ports.ledger.record({ type: 'apply.refused', environment, revision, verdict, error }, []);
       this.#ports.log.warn(
-        { environment, revision, purpose: this.#purpose, error, hint: thrown.hint },
+        { environment, revision, purpose: this.#purpose, error, ...(hint === undefined ? {} : { hint }) },
         'the dry run was refused; nothing was written',
       );
     }
@@ -839,8 +841,19 @@ class Run {
       outcome: 'refused',
       applied: 0,
       pruned: 0,
-      error: thrown.hint === undefined ? error : `${error} (${thrown.hint})`,
+      error: hint === undefined ? error : `${error} (${hint})`,
     };
+  }
+
+  // Kinds that the new revision no longer has are still to be removed, and those of the last good one to be restored.
+  #howToPermit(): string {
+    const { revision: good } = this.#state;
+    const also = [good, this.#revision.revision].filter((r, i, all) => !isNoRevision(r) && all.indexOf(r) === i);
+    return (
+      'grant the service’s account this right, for which the change waits: in a checkout, print its rights for this ' +
+      `commit and apply them: countersign manifests --rights derived --rights-only --revision ${also.join(' ')} ` +
+      '| kubectl apply -f -'
+    );
   }
 
   async #recordFailure(
@@ -929,6 +942,11 @@ function placed(thrown: unknown, { file, line }: RenderedObject['source']): unkn
 
 function isRefused(thrown: unknown): boolean {
   return thrown instanceof CountersignError && thrown.code === 'cluster-refused';
+}
+
+// Credentials that are not accepted have the same code, and no rights would help.
+function isWithoutRight({ code, message }: CountersignError): boolean {
+  return code === 'cluster-forbidden' && /is forbidden: User|may not list and watch .*\(403\)/.test(message);
 }
 
 function isAltered(thrown: unknown): boolean {

@@ -13,7 +13,15 @@ import {
   rulesOf,
 } from '../gate/index.ts';
 import { CONTROL_PLANE, type MachineryFacts } from '../machinery/index.ts';
-import { ANNOTATION, CountersignError, messageOf, parseDuration, Recent, within } from '../model/index.ts';
+import {
+  ANNOTATION,
+  CountersignError,
+  isOwnBinding,
+  messageOf,
+  parseDuration,
+  Recent,
+  within,
+} from '../model/index.ts';
 import type { Reconciler } from '../reconcile/index.ts';
 import type { AdmissionFront, ServedScope } from './admission-front.ts';
 import { type OpenGate, teller } from './loops.ts';
@@ -123,7 +131,10 @@ function scopeOf(
       proven.delete(uid);
       return was;
     },
-    content: (object) => proveContent(object, lineage, environment, state(), breakGlass.templates()),
+    content: async (object) =>
+      isOwnBinding(object, cluster.user)
+        ? { kind: 'proven' }
+        : proveContent(object, lineage, environment, state(), breakGlass.templates()),
     basis: () => JSON.stringify([state().revision, [...breakGlass.templates()]]),
     rules,
     loadRules: rules.load,
@@ -219,6 +230,7 @@ function rescanAll(
       state,
       rules: new RulesInForce(environment, state, loadRules, clock),
       server: linkOf(links, environment.metadata.name).server,
+      user: linkOf(links, environment.metadata.name).user,
       ledger: recorder,
       log,
       clock,

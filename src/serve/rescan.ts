@@ -15,6 +15,7 @@ import {
 import { isEndpoints } from '../machinery/index.ts';
 import {
   type Environment,
+  isOwnBinding,
   type KubernetesObject,
   messageOf,
   type ObjectRef,
@@ -26,6 +27,8 @@ import {
 export type RescanParts = {
   readonly environment: Environment;
   readonly server: ApiServer;
+  /** The service's user in this cluster. */
+  readonly user: string;
   readonly state: () => EnvironmentState;
   readonly rules: Pick<RulesInForce, 'basis' | 'judge'>;
   readonly ledger: LedgerView & Recorder;
@@ -126,7 +129,7 @@ class Rescan {
     const pages = objectsIn(server, environment.spec.target.namespaces);
     for (let page = await pages.next(); ; page = await pages.next()) {
       if (page.done === true) {
-        this.#unread = [...page.value].sort();
+        this.#sayUnread([...page.value].sort());
         break;
       }
       await this.#judge(page.value, now);
@@ -134,6 +137,17 @@ class Rescan {
     await this.#settle();
     await this.#record(now);
     this.#isMissed = false;
+  }
+
+  // An object of a kind that was not read may be anything.
+  #sayUnread(kinds: readonly string[]): void {
+    const { log, environment } = this.parts;
+    if (kinds.length > 0 && kinds.join() !== this.#unread.join())
+      log.warn(
+        { environment: environment.metadata.name, kinds, hint: HOW_TO_READ },
+        `objects of ${kinds.join(', ')} in its namespaces cannot be read, so no one knows what they are`,
+      );
+    this.#unread = kinds;
   }
 
   /**
@@ -194,7 +208,7 @@ class Rescan {
     const ruled = await this.parts.rules.judge([...digests].map(([o, digest]) => asSubject(o, now, digest)));
     this.#bundles.add(ruled.bundle);
     for (const [object, digest] of digests) {
-      const one = { ...scanned(object), digest };
+      const one = { ...scanned(object), digest, isOwnBinding: isOwnBinding(object, this.parts.user) };
       this.#seen.set(refKey(one.ref), one);
       this.#found.delete(refKey(one.ref));
     }
@@ -256,6 +270,10 @@ class Rescan {
   }
 }
 
+const HOW_TO_READ =
+  'grant the service’s account `get`, `list` and `watch` on these kinds there: ' +
+  '`countersign manifests --rights derived --kubeconfig FILE` does for every kind that the cluster serves';
+
 async function publish(
   { metadata, spec }: Environment,
   server: ApiServer,
@@ -267,6 +285,9 @@ async function publish(
   for (const namespace of spec.target.namespaces) {
     const here = ({ object }: { object: { namespace: string } }) => object.namespace === namespace;
     const results: ReportResult[] = [
+      ...scan.unread.map(
+        (kind): ReportResult => ({ rule: 'unread', result: 'error', message: `objects of ${kind} cannot be read` }),
+      ),
       ...scan.violations.filter(here).map(
         (v): ReportResult => ({
           rule: v.rule,

@@ -64,6 +64,7 @@ async function looking(
       () => new Date(),
     ),
     clock: () => new Date(),
+    user: 'admin',
     isHere: () => {
       looks++;
       return at.isHere;
