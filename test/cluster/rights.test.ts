@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
 import { buildBundle } from '../../src/bundle/index.ts';
+import { Cluster, connect } from '../../src/cluster/index.ts';
+import { startApiProxy } from '../kit/api-proxy.ts';
 import { environmentDocument, trustDocument, writeConfiguration } from '../kit/documents.ts';
 import { BROKEN, configMap, deployment, namespace, service as serviceOf } from '../kit/manifests.ts';
 import { SERVICE_USER } from '../kit/plane.ts';
@@ -287,6 +289,25 @@ test('objects of a kind that cannot be read are not silently left out, and are r
   const isFound = async () => /in no commit.* Planet shop\/x/.test((await countersign(scan)).stdout);
   await stage.waitFor(isFound, 'the foreign object in the scan');
   assert.doesNotMatch((await countersign(scan)).stdout, /not read/);
+});
+
+test('a namespace that may not be read is not taken for one that is not there', async () => {
+  const proxy = await startApiProxy(stage.controlPlane, 'admin');
+  const { server, user } = await connect({ kubeconfig: proxy.kubeconfig, context: undefined, namedBy: 'operator' });
+  const cluster = new Cluster(server, user, '', { warn: () => {} });
+  try {
+    const ref = (namespace: string) => ({ apiVersion: 'v1', kind: 'ConfigMap', namespace, name: 'settings' });
+    assert.equal(await cluster.isReadyFor(ref(NS)), true);
+    assert.deepEqual([await cluster.isReadyFor(ref('nowhere')), await cluster.labelsOf('nowhere')], [false, undefined]);
+    const message = 'namespaces "x" is forbidden: User "admin" cannot get resource "namespaces"';
+    const body = { kind: 'Status', code: 403, reason: 'Forbidden', message };
+    proxy.fault = (asked) => (/namespaces\/[a-z]+$/.test(asked.path) ? { status: 403, body } : 'pass');
+    await assert.rejects(cluster.isReadyFor(ref(NS)), { code: 'cluster-forbidden' });
+    await assert.rejects(cluster.labelsOf(NS), { code: 'cluster-forbidden' });
+  } finally {
+    cluster.close();
+    await proxy.stop();
+  }
 });
 
 test('someone with every right may install the binding in a governed namespace, and nothing that gives more', async () => {
