@@ -490,7 +490,7 @@ export class Cluster {
       object.metadata.labels?.[LABEL] === environment &&
       object.metadata.annotations?.[ANNOTATION.ledger] === this.#ledger &&
       keys.has(refKey(refIn(object)));
-    return contentsOf(this.#server, namespace, isOurs, known, this.user);
+    return contentsOf(this.#server, namespace, isOurs, known);
   }
 
   /** Returns what can be seen of objects that are not healthy. Never throws; takes five seconds at most. */

@@ -1,4 +1,4 @@
-import { controllerOf, isOwnBinding, type KubernetesObject, type ObjectRef } from '../model/index.ts';
+import { controllerOf, type KubernetesObject, type ObjectRef } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
 import { objectsIn } from './scan.ts';
 
@@ -11,15 +11,14 @@ const ENDPOINTS_OF = 'endpoints.kubernetes.io/managed-by';
 
 /**
  * Reads everything in a namespace from the API server itself. An object counts as ours if `isOurs` says so, or if it
- * was ours before (`known`, uids), or if its controller is. Left out are objects that every namespace has, and the
- * binding of the service's own account (`user`). A kind that cannot be listed is among the others.
+ * was ours before (`known`, uids), or if its controller is. What every namespace has is left out. A kind that cannot be
+ * listed is among the others.
  */
 export async function contentsOf(
   server: ApiServer,
   namespace: string,
   isOurs: (object: KubernetesObject) => boolean,
   known: ReadonlySet<string>,
-  user: string,
 ): Promise<Contents> {
   const all = objectsIn(server, [namespace], { isFresh: true, leftOut: PASSING });
   const objects: KubernetesObject[] = [];
@@ -37,7 +36,7 @@ export async function contentsOf(
   for (const object of objects) if (isEndpointsOf(object, services)) own.add(uidOf(object));
   const unread = page.value.map((kind) => ({ apiVersion: '', kind, namespace, name: '*' }));
   const others = objects
-    .filter((object) => !own.has(uidOf(object)) && !isGiven(object) && !isOwnBinding(object, user))
+    .filter((object) => !own.has(uidOf(object)) && !isGiven(object))
     .map(({ apiVersion, kind, metadata }) => ({ apiVersion, kind, namespace, name: metadata.name }));
   return { own, others: [...others, ...unread] };
 }

@@ -226,6 +226,7 @@ test('everything in Git is applied, defended, pruned and restored with exactly t
   });
   const { entry } = await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
   assert.match(entry.error ?? '', /ErrImagePull/, 'pods and events are read');
+  assert.deepEqual(service.entries('content.unproven', 'production'), [], 'the binding is the service’s own');
   await stage.waitFor(async () => (await stage.dataOf(NS, 'settings'))?.['colour'] === 'blue', 'the restore');
 });
 
