@@ -18,6 +18,7 @@ export type CheckOptions = OptionsOf<typeof checkCommand>;
 export type PreReceiveOptions = OptionsOf<typeof preReceiveCommand>;
 export type ProvenanceOptions = OptionsOf<typeof provenanceCommand>;
 export type DiffOptions = OptionsOf<typeof diffCommand>;
+export type AdoptOptions = OptionsOf<typeof adoptCommand>;
 export type InitOptions = OptionsOf<typeof initCommand>;
 
 export function checkCommand(program: Parent) {
@@ -108,6 +109,30 @@ Examples:
   countersign provenance main~20..main
   countersign provenance --trust countersign/trust.yaml --output jsonl
   countersign provenance --tag v1.4.0`,
+    );
+}
+
+export function adoptCommand(program: Parent) {
+  return program
+    .command('adopt')
+    .description('show whether what already runs can be taken over as it is, and what differs; writes nothing')
+    .addOption(repo())
+    .addOption(config())
+    .addOption(trust())
+    .addOption(environment())
+    .option('--revision <commit>', 'the commit to compare the cluster with', 'HEAD')
+    .addOption(kubeconfig())
+    .addOption(context())
+    .addOption(output('text', 'json'))
+    .addHelpText(
+      'after',
+      `
+Exit code 0: everything can be taken over, 1: something differs.
+
+Examples:
+  countersign adopt
+  countersign adopt --environment production --context production
+  countersign adopt --output json`,
     );
 }
 

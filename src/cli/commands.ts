@@ -180,6 +180,9 @@ function addPass(program: Parent, { io, settings, run }: Adding): void {
   serving
     .applyCommand(program)
     .action(run(async (options) => (await import('./apply.ts')).apply(options, settings, io)));
+  checking
+    .adoptCommand(program)
+    .action(run(async (options) => (await import('./adopt.ts')).adopt(options, settings, io)));
   checking.diffCommand(program).action(run(async (options) => (await import('./diff.ts')).diff(options, settings, io)));
 }
 

@@ -8,7 +8,6 @@ import {
   FIELD_MANAGER,
   type IgnoreRule,
   inParallel,
-  isBuiltIn,
   isStamp,
   type KindScope,
   type KubernetesObject,
@@ -27,6 +26,7 @@ import {
   type Writing,
   within,
 } from '../model/index.ts';
+import { adoptionChanges } from './adoption.ts';
 import { type Answer, type ApiServer, apiPath, METADATA_ONLY } from './api-server.ts';
 import { type Contents, contentsOf } from './contents.ts';
 import { exactly } from './exactly.ts';
@@ -158,13 +158,13 @@ export class Cluster {
 
   /**
    * Returns the owner of an object with the label of a different environment, or with ours but a different ledger.
-   * Returns undefined if no one else owns it.
+   * Returns undefined if no one else owns it. `anyLedger`: our environment's objects are ours whatever the ledger.
    */
-  otherOwner(ref: ObjectRef, environment: string): string | undefined {
+  otherOwner(ref: ObjectRef, environment: string, anyLedger = false): string | undefined {
     const live = this.view.get(ref);
     if (live === undefined) return undefined;
     if (live.environment !== environment) return `the environment \`${live.environment}\``;
-    return live.ledger === this.#ledger || live.ledger === ''
+    return anyLedger || live.ledger === this.#ledger || live.ledger === ''
       ? undefined
       : `another Countersign, with the ledger \`${live.ledger}\``;
   }
@@ -215,7 +215,7 @@ export class Cluster {
     const live = objectDigest(object);
     this.view.put(rendered.ref, object, live);
     if (writing.exact !== true) return { live, admitted };
-    await this.#disown(rendered.ref);
+    await this.#disown(rendered.ref, ignored(rendered.ref, writing.ignore).length > 0);
     const found = await this.compare(rendered, owned, writing);
     return { live: found.kind === 'same' ? live : undefined, admitted };
   }
@@ -282,11 +282,28 @@ export class Cluster {
     }
   }
 
-  /** Returns an object as it is, and as it would be after applying a rendered one; nothing is written. */
+  /**
+   * Compares a live object with what taking it over would make of it, by the API server's own dry run. Returns JSON
+   * pointers to what would change, without the marks of tools; none if there is no such object.
+   */
+  async adoption(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<readonly string[]> {
+    const live = await this.read(rendered.ref);
+    if (live === undefined) return [];
+    const how = { dryRun: true, live };
+    const { object: wanted } =
+      writing.exact === true
+        ? await this.#replace(rendered, owned, writing, how)
+        : await this.#apply(rendered, owned, { ...writing, force: true }, how);
+    return adoptionChanges(live, wanted);
+  }
+
+  /**
+   * Returns an object as it is, and as it would be after applying a rendered one by force; nothing is written. With
+   * `exact`, without what others added, if the object can be replaced as a whole.
+   */
   async preview(
     rendered: RenderedObject,
-    environment: string,
-    ignore: readonly IgnoreRule[],
+    wish: Omit<Writing, 'force'>,
   ): Promise<{ readonly live: KubernetesObject | undefined; readonly wanted: KubernetesObject }> {
     const live = await this.read(rendered.ref);
     const owned = {
@@ -297,10 +314,9 @@ export class Cluster {
       file: rendered.source.file,
       line: rendered.source.line,
     };
-    const writing = { environment, force: true, ignore };
+    const writing = { ...wish, force: true };
     const how = { dryRun: true, live, isShown: true };
-    const exact =
-      live === undefined || !isBuiltIn(rendered.ref) ? undefined : this.#replace(rendered, owned, writing, how);
+    const exact = live === undefined || wish.exact !== true ? undefined : this.#replace(rendered, owned, writing, how);
     // An object that cannot be replaced as a whole is shown without what others added.
     const { object } = await (exact ?? Promise.reject(new Error('new'))).catch(() =>
       this.#apply(rendered, owned, writing, how),
@@ -559,12 +575,15 @@ export class Cluster {
     }
   }
 
-  // A replacement makes us the owner of what it changed by `Update`, too. Those fields would stay when Git drops them.
-  async #disown(ref: ObjectRef): Promise<void> {
+  // A replacement makes us the owner of what it changed by `Update`, too, and leaves others the owners of what they had
+  // written. Those fields would stay when Git drops them. `isShared`: others may have fields of this object.
+  async #disown(ref: ObjectRef, isShared: boolean): Promise<void> {
     const path = await this.#path(ref);
     const live = await this.read(ref);
     const managers = (live?.metadata['managedFields'] ?? []) as readonly ManagedFields[];
-    const kept = managers.filter((m) => m.manager !== FIELD_MANAGER || m.operation !== 'Update');
+    const kept = managers.filter((m) =>
+      m.manager === FIELD_MANAGER ? m.operation !== 'Update' : isShared || m.subresource !== undefined,
+    );
     if (live === undefined || kept.length === managers.length) return;
     const patch = [
       { op: 'test', path: '/metadata/resourceVersion', value: live.metadata['resourceVersion'] },

@@ -3,12 +3,13 @@
  * Refuses to send anything without a ledger entry, and never reveals the content of Secrets.
  */
 export { type AppliedKind, accountRights, type Grants } from './account-rights.ts';
+export { adoptionChanges } from './adoption.ts';
 export { type Answer, ApiServer, connect } from './api-server.ts';
 export { CheckpointMap } from './checkpoint-map.ts';
 export { Cluster } from './cluster.ts';
 export type { ClusterAddress } from './cluster-address.ts';
 export { type Condition, ConfigurationObjects } from './configuration-objects.ts';
-export { differences } from './fields.ts';
+export { differences, lastWriter } from './fields.ts';
 
 export { healthExpressions } from './health-expressions.ts';
 export { Lease } from './lease.ts';
@@ -16,6 +17,7 @@ export { Lease } from './lease.ts';
 export { NamespaceWatch } from './namespace-watch.ts';
 export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';
+export { foreignOwner } from './owners.ts';
 export { namespacedKinds, objectsIn } from './scan.ts';
 export { staticProblems } from './static-loader.ts';
 export { type StaticPlan, staticPolicies, staticProbe } from './static-policies.ts';

@@ -2,6 +2,7 @@ import {
   controllerOf,
   type KubernetesObject,
   type ObjectRef,
+  type OwnedObject,
   type RenderedObject,
   refKey,
   type Violation,
@@ -55,7 +56,10 @@ export function scanned(object: KubernetesObject): Scanned {
 }
 
 /** Returns the owner of each object, in the given order. */
-export function belonging(all: readonly Scanned[], state: EnvironmentState): readonly Belonging[] {
+export function belonging(
+  all: readonly Scanned[],
+  state: { readonly owned: ReadonlyMap<string, Pick<OwnedObject, 'hook' | 'uid' | 'live'>> },
+): readonly Belonging[] {
   const byUid = new Map(all.map((s) => [s.uid, s]));
   const isGits = (s: Scanned) => {
     const owned = state.owned.get(refKey(s.ref));

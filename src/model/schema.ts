@@ -724,11 +724,12 @@ export const environmentSchema = z.strictObject({
     apply: z
       .strictObject({
         conflicts: z
-          .enum(['refuse', 'takeOver'])
+          .enum(['refuse', 'adopt', 'takeOver'])
           .default('refuse')
           .describe(
-            'If another field manager or tool owns an object or field that Git wants: ' +
-              'refuse and name the owner, or take ownership.',
+            'If another field manager or tool owns an object or field that Git wants: refuse and name the owner; ' +
+              'take ownership where only marks of tools would change (`adopt`); ' +
+              'or take ownership and write what Git has.',
           ),
         onFirstFailure: z
           .enum(['remove', 'keep'])

@@ -65,6 +65,8 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
       cluster.dryRunAnew(await open(rendered, owned.revision), owned, writing),
     apply: async (rendered, owned, writing) => cluster.apply(await open(rendered, owned.revision), owned, writing),
     compare: async (rendered, owned, writing) => cluster.compare(await open(rendered, owned.revision), owned, writing),
+    adoption: async (rendered, owned, writing) =>
+      cluster.adoption(await open(rendered, owned.revision), owned, writing),
     established: (ref) => cluster.established(ref),
     remove: (...args) => cluster.remove(...args),
     read: (ref) => cluster.read(ref),

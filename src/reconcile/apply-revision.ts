@@ -23,6 +23,7 @@ import {
   type TroubleSeen,
   type Writing,
 } from '../model/index.ts';
+import { effectOnPods, unadopted } from './adopt.ts';
 import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
 import { type HookRun, Hooks, hooksOf, notMade, remainsOf, runsOnce } from './hooks.ts';
@@ -395,7 +396,7 @@ class Run {
     const scaled = this.#scaled.get(refKey(item.ref));
     return {
       environment: this.#revision.environment,
-      force: apply.conflicts === 'takeOver' || mine,
+      force: apply.conflicts !== 'refuse' || mine,
       ignore: drift.ignore,
       ...(item.exact ? { exact: true } : {}),
       ...(scaled === undefined ? {} : { scaled }),
@@ -411,6 +412,7 @@ class Run {
     // Before our first write: someone else may have created it since the intent.
     this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
+    await this.#refuseUnlike(this.#changed);
     const deferred = new Set(await this.#deferred(this.#changed));
     this.#refuseBackwards(deferred, this.#changed);
     await this.#dryRunEach(
@@ -436,14 +438,41 @@ class Run {
   }
 
   #refuseOtherOwners(items: readonly Item[]): void {
-    if (this.#ports.environment.spec.apply.conflicts === 'takeOver') return;
+    const { conflicts } = this.#ports.environment.spec.apply;
+    if (conflicts === 'takeOver') return;
+    const { environment } = this.#revision;
     for (const { ref } of items) {
-      const owner = this.#ports.cluster.otherOwner(ref, this.#revision.environment);
+      const owner = this.#ports.cluster.otherOwner(ref, environment, conflicts === 'adopt');
       if (owner === undefined) continue;
       throw new CountersignError('cluster-conflict', `${refText(ref)} belongs to ${owner}`, {
         hint: 'remove it from one of them, or set `spec.apply.conflicts: takeOver` to take ownership',
       });
     }
+  }
+
+  // Objects that exist are adopted as they are, or not at all.
+  async #refuseUnlike(items: readonly Item[]): Promise<void> {
+    const { cluster, environment } = this.#ports;
+    if (environment.spec.apply.conflicts !== 'adopt' || !this.#goesForward) return;
+    const unlike: { item: Item; fields: readonly string[] }[] = [];
+    const severity = ({ item, fields }: (typeof unlike)[number]) =>
+      effectOnPods(item.ref, fields) === undefined ? 0 : 1;
+    await this.#inParallel(
+      items.filter((i) => i.isNew),
+      async (item) => {
+        const writing = { ...this.#writing(item), ...(isExact(item.ref, environment) ? { exact: true } : {}) };
+        const fields = await cluster.adoption(item.rendered, item.owned, writing).catch((thrown: unknown) => {
+          throw placed(thrown, item.rendered.source);
+        });
+        if (fields.length > 0) unlike.push({ item, fields });
+      },
+    );
+    const [first, ...others] = unlike.sort(
+      (a, b) => severity(b) - severity(a) || (refKey(a.item.ref) < refKey(b.item.ref) ? -1 : 1),
+    );
+    if (first === undefined) return;
+    const { ref, rendered } = first.item;
+    throw placed(unadopted(ref, first.fields, others.length), rendered.source);
   }
 
   // A wave that needs what a later one brings would fail after the first write.

@@ -4,6 +4,8 @@
  * ledger.
  */
 
+export { effectOnPods } from './adopt.ts';
+export { isExact, scaledBy } from './exact.ts';
 export type { ClusterPort, LiveState, ReconcilePorts, Step } from './ports.ts';
 export { Reconciler } from './reconciler.ts';
 export type { Peers, ReconcilerStatus } from './standing.ts';

@@ -47,13 +47,15 @@ export interface ClusterPort {
   knows(ref: ObjectRef): boolean;
   /** Whether every watch is currently connected. */
   readonly connected: boolean;
-  /** Describes the other owner of an object, if there is one. */
-  otherOwner(ref: ObjectRef, environment: string): string | undefined;
+  /** Describes the other owner of an object, if there is one; `anyLedger`: one of another ledger does not count. */
+  otherOwner(ref: ObjectRef, environment: string, anyLedger?: boolean): string | undefined;
   isReadyFor(ref: ObjectRef): Promise<boolean>;
   dryRun(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   dryRunAnew(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<DryRun>;
   apply(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<AppliedObject>;
   compare(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<Comparison>;
+  /** Returns what taking over an object that exists would change in it, without the marks of tools. */
+  adoption(rendered: RenderedObject, owned: OwnedObject, writing: Writing): Promise<readonly string[]>;
   /** Returns what a namespace holds: uids of an environment's objects among these keys, and everything else. */
   contents(
     namespace: string,

@@ -177,6 +177,11 @@ export class FakeCluster implements ClusterPort {
     });
   }
 
+  async adoption(rendered: RenderedObject): Promise<readonly string[]> {
+    const found = await this.compare(rendered);
+    return found.kind === 'different' ? found.fields : [];
+  }
+
   async contents(namespace: string): Promise<{ own: ReadonlySet<string>; others: readonly ObjectRef[] }> {
     const other = { apiVersion: 'v1', kind: 'ConfigMap', namespace, name: 'of-others' };
     return { own: new Set(), others: this.inUse.has(namespace) ? [other] : [] };
