@@ -24,12 +24,10 @@ export async function init(options: InitOptions, settings: ProcessSettings, io: 
       throw new CountersignError('usage', `\`${name}\` cannot be the name that ${flag} gives`, {
         hint: 'use lower-case letters, digits and dashes, at most 63',
       });
+  const url = await user.config('remote.origin.url');
   const files = new Map([
     ['countersign/trust.yaml', trust(await principalOf(user))],
-    [
-      'countersign/environment.yaml',
-      environment(options, (await user.config('remote.origin.url')) ?? 'https://git.example.com/team/fleet.git'),
-    ],
+    ['countersign/environment.yaml', environment(options, url ?? 'https://git.example.com/team/fleet.git')],
     ['.github/workflows/countersign.yaml', WORKFLOW],
   ]);
   const present = [...files.keys()].filter((file) => existsSync(join(options.repo, file)));
@@ -44,6 +42,8 @@ export async function init(options: InitOptions, settings: ProcessSettings, io: 
   if (options.output === 'json') io.out(`${JSON.stringify({ files: [...files.keys()] })}\n`);
   else {
     io.out(`${[...files.keys()].map((f) => `${paint(io, 'green', 'wrote')} ${f}`).join('\n')}\n\n`);
+    if (url === undefined)
+      io.out('there is no remote `origin`: set `spec.source.url` in countersign/environment.yaml\n\n');
     io.out(
       'next: add everyone’s keys to countersign/trust.yaml, then\n  countersign provenance HEAD     ' +
         '     who signed what so far\n  countersign check --base HEAD~1      what the gate would say\n',
@@ -100,6 +100,14 @@ spec:
 `;
 }
 
+// As a newcomer has the files: a chart or a kustomization is not read as plain YAML.
+function renderOf({ repo, path }: InitOptions): string {
+  const has = (file: string) => existsSync(join(repo, path, file));
+  if (has('Chart.yaml')) return "\n  render: {with: helm, kubeVersion: '1.34'} # `values: [FILE]`, `release: NAME`";
+  const isKustomization = ['kustomization.yaml', 'kustomization.yml', 'Kustomization'].some(has);
+  return isKustomization ? '\n  render: {with: kustomize}' : '';
+}
+
 function environment(options: InitOptions, url: string): string {
   return `# One governed target: where it comes from, where it runs, and by which rules.
 apiVersion: countersign.dev/v1alpha1
@@ -112,7 +120,7 @@ spec:
     branch: main
     path: ${options.path}
   target:
-    namespaces: [${options.namespace.join(', ')}]${unchosen(options.namespace)}
+    namespaces: [${options.namespace.join(', ')}]${unchosen(options.namespace)}${renderOf(options)}
   trust: team
   policies:
     bundles:

@@ -74,7 +74,7 @@ export function ignoredNamespace({ ref, source, lineOf }: RenderedObject, scopeO
   };
 }
 
-/** Refuses an object that names no namespace, if its kind may need one. `how` ends the hint: what else can name it. */
+/** Refuses an object that sets no namespace, if its kind may need one. `how` ends the hint: what else can name it. */
 export function withoutNamespace(
   { ref, source, lineOf }: RenderedObject,
   scopeOf: ScopeOf,

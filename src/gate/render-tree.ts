@@ -93,7 +93,7 @@ type Read = {
   readonly content: string;
 };
 
-// An object that names no namespace and one that does may be the same object, so `gather` comes after the placing.
+// An object that sets no namespace and one that does may be the same object, so `gather` comes after the placing.
 async function placed({ environment, servedScope, turns }: RenderParts, read: Read): Promise<RenderedTree> {
   const { path } = environment.spec.source;
   const { violations, warnings, content } = read;

@@ -1,5 +1,5 @@
 import { isAbsolute, resolve } from 'node:path';
-import { CountersignError, isObjectId } from '../model/index.ts';
+import { CountersignError, isObjectId, NO_REVISION } from '../model/index.ts';
 import { APPROVALS_REF } from './repository.ts';
 import { complaint, runGit } from './run-git.ts';
 import type { GitResult } from './run-program.ts';
@@ -35,9 +35,21 @@ export class UserRepository {
     const id = result.stdout.toString('utf8').trim();
     if (result.code !== 0 || !isObjectId(id))
       throw new CountersignError('git-ref-missing', `\`${name}\` is not a commit here`, {
-        hint: 'fetch it first: `git fetch origin`',
+        hint: await this.#absent(name),
       });
     return id;
+  }
+
+  // What to do about a commit that is not here: an ancestor beyond the first commit cannot be fetched.
+  async #absent(name: string): Promise<string> {
+    const base = name.replace(/[~^].*$/s, '');
+    if (base === name || base === '') return 'fetch it first: `git fetch origin`';
+    const { code } = await this.#run(['rev-parse', '--verify', '--quiet', '--end-of-options', `${base}^{commit}`]);
+    if (code !== 0) return 'fetch it first: `git fetch origin`';
+    const shallow = await this.#run(['rev-parse', '--is-shallow-repository']);
+    return shallow.stdout.toString('utf8').trim() === 'true'
+      ? `the clone is shallow; fetch the rest: \`git fetch --unshallow\``
+      : `\`${base}\` has no such ancestor: name an older commit that exists, or ${NO_REVISION} for none`;
   }
 
   /** Returns the object a tag names: a tag object, or a commit for a lightweight tag; throws `git-ref-missing`. */

@@ -78,7 +78,7 @@ export const VIOLATIONS = {
   'not-a-file': 'A path is a link, a submodule or a directory where a file is needed.',
   'lfs-pointer': 'A file is a pointer of Git LFS, not the content.',
   'namespace-not-governed': 'An object is in a namespace that the environment may not own.',
-  'namespace-missing': 'An object of a namespaced kind names no namespace, and neither does the environment.',
+  'namespace-missing': 'An object of a namespaced kind sets no namespace, and neither does the environment.',
   'namespace-ignored': 'An object of a cluster-scoped kind names a namespace, which has no effect.',
   'scope-unknown': 'An object sets no namespace, and the scope of its kind is unknown.',
   'kind-not-governed': 'An object is of a cluster-scoped kind that the environment may not own.',

@@ -320,7 +320,12 @@ function readDocument(
     string,
     unknown
   >;
-  if (typeof name !== 'string' || name === '') return refuse('`metadata.name` is required', ['metadata']);
+  if (typeof name !== 'string' || name === '')
+    return refuse(
+      '`metadata.name` is required',
+      ['metadata'],
+      Object.hasOwn(metadata ?? {}, 'generateName') ? GENERATED : undefined,
+    );
   if (namespace !== undefined && namespace !== null && typeof namespace !== 'string')
     return refuse('`metadata.namespace` must be text', ['metadata', 'namespace']);
   if (forbiddenMark(metadata))
@@ -354,6 +359,7 @@ function withName(value: unknown): unknown {
   return { ...others, metadata: { ...rest, name: `${generateName}${digestOf(value).slice(0, 8)}` } };
 }
 
+const GENERATED = 'a name that the API server generates is in no commit: replace `generateName` by `name`';
 const KUSTOMIZE = 'set `spec.render: {with: kustomize}`, or `spec.source.path` to a directory without it';
 
 // Kustomize accepts a file of this name without `apiVersion` and `kind`.

@@ -262,6 +262,35 @@ test('init writes documents that check understands, and overwrites nothing', asy
   assert.equal(result.code, 0, result.stdout + result.stderr);
 });
 
+test('init renders a chart or a kustomization as one, and says that the address is missing', async () => {
+  for (const [file, render] of [
+    ['Chart.yaml', 'helm'],
+    ['kustomization.yaml', 'kustomize'],
+  ] as const) {
+    const work = new Fleet(directory, `renders-${render}`);
+    work.become(dana);
+    work.commit(dana, 'first', { [`deploy/${file}`]: 'name: shop\n' });
+    const { code, stdout } = await countersign(['init', '--repo', work.work, '--path', 'deploy']);
+    assert.equal(code, 0);
+    assert.match(stdout, /no remote `origin`: set `spec\.source\.url`/);
+    const [environment] = loadConfiguration([join(work.work, 'countersign')]).environments;
+    assert.equal(environment?.spec.render.with, render);
+  }
+});
+
+test('an ancestor beyond the first commit is not to be fetched; one that a shallow clone lacks is', async () => {
+  const work = new Fleet(directory, 'short');
+  work.become(dana);
+  work.commit(dana, 'first', { [`${PATH}/ns.yaml`]: namespace('shop') });
+  const check = (at: string) =>
+    countersign(['check', '--repo', at, '--config', configuration, '--base', 'HEAD~1', '--no-fetch']);
+  undecided(await check(work.work), /`HEAD~1` is not a commit here[\s\S]*`HEAD` has no such ancestor/);
+  work.commit(dana, 'second', { [`${PATH}/cm.yaml`]: configMap('shop', 'settings', { k: '1' }) });
+  const shallow = join(directory, 'shallow');
+  execFileSync('git', ['clone', '--quiet', '--depth=1', `file://${work.work}`, shallow]);
+  undecided(await check(shallow), /the clone is shallow; fetch the rest: `git fetch --unshallow`/);
+});
+
 test('init with several namespaces shows the key for objects that set none, and leaves the choice open', async () => {
   const work = new Fleet(directory, 'several');
   work.become(dana);

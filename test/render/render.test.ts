@@ -236,7 +236,12 @@ test('a hook that leaves its name to the API server gets one that follows from i
   assert.equal(same?.ref.name, one?.ref.name);
   assert.notEqual(other?.ref.name, one?.ref.name);
   assert.deepEqual(
-    job('team: shop', 'x').violations.map((v) => v.message),
-    ['`j.yaml`: `metadata.name` is required'],
+    job('team: shop', 'x').violations.map((v) => [v.message, v.hint]),
+    [
+      [
+        '`j.yaml`: `metadata.name` is required',
+        'a name that the API server generates is in no commit: replace `generateName` by `name`',
+      ],
+    ],
   );
 });
