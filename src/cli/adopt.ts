@@ -44,8 +44,8 @@ type Beside = { readonly unmanaged: readonly Scanned[]; readonly unread: readonl
 
 /**
  * Implements `countersign adopt`: compares a revision of a checkout with what runs, and says of each object whether
- * `spec.apply.conflicts: adopt` can take it over. Nothing is written. Exit code 0 if all can be, 1 if not, 2 if it could
- * not be determined.
+ * `spec.apply.conflicts: adopt` can take it over. Nothing is written. Exit code 0 if all can be, 1 if not, 2 if it
+ * could not be determined.
  */
 export function adopt(options: AdoptOptions, settings: ProcessSettings, io: Io): Promise<number> {
   return withPreviews(options, settings, io, async (found) => {

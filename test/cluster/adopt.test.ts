@@ -126,6 +126,14 @@ test('what kubectl and Helm applied is taken over as it is: no restart, no marks
     const owners = marked.managedFields.filter((m) => m.subresource === undefined).map((m) => m.manager);
     assert.deepEqual([...new Set(owners)], ['countersign']);
   }
+  // Pods that were there before are proven by the adopted template; what Git does not have is told.
+  await service.entry('cluster.scanned', 'production', (e) => e.unmanaged > 0);
+  const { stdout } = await countersign(['exception', 'list', '--data', service.data, '--output', 'json']);
+  const rows = JSON.parse(stdout) as { type: string; object: string }[];
+  assert.deepEqual(
+    rows.filter((row) => row.type === 'out-of-band-change').map((row) => row.object),
+    [`ConfigMap ${name}/forgotten`],
+  );
   assert.match((await guide(fleet, configuration)).stdout, /nothing to do: production has everything/);
 
   const second = await stage.change(fleet, 'a key goes', {
