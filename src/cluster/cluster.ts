@@ -156,6 +156,11 @@ export class Cluster {
     return this.view.get(ref);
   }
 
+  /** Returns the uid of the last object of this name that was healthy when it went, as far as the watch saw it. */
+  endedWell(ref: ObjectRef): string | undefined {
+    return this.view.endedWell(ref);
+  }
+
   /**
    * Returns the owner of an object with the label of a different environment, or with ours but a different ledger.
    * Returns undefined if no one else owns it. `anyLedger`: our environment's objects are ours whatever the ledger.

@@ -1,4 +1,4 @@
-import { ANNOTATION, type KubernetesObject, LABEL, type ObjectRef, objectDigest } from '../model/index.ts';
+import { ANNOTATION, type KubernetesObject, LABEL, type ObjectRef, objectDigest, Recent } from '../model/index.ts';
 import type { ApiServer } from './api-server.ts';
 import { type Health, type HealthRule, healthOf } from './health.ts';
 import { FollowedKind, KindFollow, type ObjectMeta, type Resource, TIMES, type WatchTimes } from './kind-follow.ts';
@@ -79,6 +79,11 @@ export class LiveView {
     return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.objects.get(placeOf(ref));
   }
 
+  /** Returns the uid of the last object of this name that was healthy when it went, as far as the watch saw it. */
+  endedWell(ref: ObjectRef): string | undefined {
+    return this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.ended.get(placeOf(ref));
+  }
+
   /** Takes in the answer to one of our writes, so that no one waits for the watch to report it. */
   put(ref: ObjectRef, object: KubernetesObject, digest: string): void {
     this.#watches.get(`${ref.apiVersion} ${ref.kind}`)?.put(object, false, digest);
@@ -89,6 +94,8 @@ export class LiveView {
   }
 }
 
+const ENDED = 100;
+
 type Hooks = {
   readonly changed: (ref: ObjectRef, environment: string) => void;
   readonly listed: () => void;
@@ -98,6 +105,8 @@ type Hooks = {
 // A watch on one kind: for the whole cluster, or one per namespace.
 class KindWatch {
   readonly objects = new Map<string, LiveObject>();
+  /** Uids of objects that were healthy when they went: a Job may remove itself as soon as it is complete. */
+  readonly ended = new Recent<string>(ENDED);
   readonly #resource: Resource;
   readonly #hooks: Hooks;
   readonly #followed: FollowedKind;
@@ -164,6 +173,7 @@ class KindWatch {
       leaving: deletionTimestamp !== undefined,
       health: this.#hooks.health(whole, environment),
     };
+    if (now.leaving && before !== undefined && before.uid === now.uid) this.#noteEnd(place, before);
     // Unchanged objects are kept as they are: storing the same texts repeatedly would fill the memory.
     this.objects.set(place, before !== undefined && same(before, now) ? { ...before, version: resourceVersion } : now);
     if (announce && (before === undefined || !same(before, now))) {
@@ -177,7 +187,12 @@ class KindWatch {
     const before = this.objects.get(place);
     if (before === undefined || (uid !== undefined && before.uid !== '' && before.uid !== uid)) return;
     this.objects.delete(place);
+    this.#noteEnd(place, before);
     if (announce) this.#hooks.changed(this.#ref(place), before.environment);
+  }
+
+  #noteEnd(place: string, { uid, health }: LiveObject): void {
+    if (health.state === 'current') this.ended.set(place, uid);
   }
 
   #ref(place: string): ObjectRef {

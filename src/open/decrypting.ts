@@ -54,6 +54,7 @@ export function decrypting(cluster: ClusterPort, environment: Environment, bindi
   return {
     watch: (...args) => cluster.watch(...args),
     live: (ref) => cluster.live(ref),
+    endedWell: (ref) => cluster.endedWell(ref),
     knows: (ref) => cluster.knows(ref),
     get connected() {
       return cluster.connected;

@@ -279,7 +279,7 @@ class Run {
       prepare: (item: Item) => this.#prepareHook(item),
       write: (item: Item) => this.#writeHook(item),
       makeWay: (ref: ObjectRef) => this.#makeWay(ref),
-      awaited: (item: Item) => this.#awaitHook(item),
+      awaited: (item: Item, uid: string) => this.#awaitHook(item, uid),
       intent: () => this.#intent?.index ?? 0,
     };
     const isResumed = this.#resumed !== undefined;
@@ -361,7 +361,7 @@ class Run {
   }
 
   // A newer commit does not end it half-way.
-  #awaitHook({ ref }: Item): Promise<boolean> {
+  #awaitHook({ ref }: Item, uid: string): Promise<boolean> {
     const { cluster, environment } = this.#ports;
     const { timeout } = environment.spec.health;
     const written = [{ ref, generation: cluster.live(ref)?.generation ?? 0 }];
@@ -370,7 +370,7 @@ class Run {
         timeoutMs: durationMs(timeout),
         superseded: this.#options.stopping ?? (() => false),
         progress: this.#options.progress ?? (() => {}),
-        isMissingFailed: true,
+        uid,
       }),
     );
   }

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { CountersignError, type ObjectRef, refText } from '../model/index.ts';
-import type { LiveState, ReconcilePorts } from './ports.ts';
+import type { ClusterPort, LiveState, ReconcilePorts } from './ports.ts';
 
 const LOOK_MS = 100;
 const TELL_MS = 10_000;
@@ -14,8 +14,8 @@ export type HealthWait = {
   /** Whether something newer must be applied instead; polled continuously. */
   readonly superseded: () => boolean;
   readonly progress: (message: string) => void;
-  /** An object that is gone will not come back. */
-  readonly isMissingFailed?: boolean;
+  /** The uid of the only object, which will not come back once it is gone. It counts if it was healthy until then. */
+  readonly uid?: string;
 };
 
 /**
@@ -30,7 +30,7 @@ export async function awaitHealth(
   const end = performance.now() + options.timeoutMs;
   let told = performance.now();
   for (let waiting = written; ; ) {
-    const says = (w: Written) => stateOf(ports.cluster.live(w.ref), w.generation, options.isMissingFailed);
+    const says = (w: Written) => stateOf(w, ports.cluster, options.uid);
     waiting = waiting.filter((w) => says(w).state !== 'current');
     if (waiting.length === 0) return true;
     const seen = waiting.filter((w) => says(w).state === 'failed');
@@ -58,8 +58,11 @@ async function hasFailed(ref: ObjectRef, { cluster }: ReconcilePorts): Promise<b
   return cluster.live(ref) !== undefined || (await cluster.read(ref)) === undefined;
 }
 
-function stateOf(live: LiveState | undefined, generation: number, isMissingFailed = false): LiveState['health'] {
-  if (live === undefined) return { state: isMissingFailed ? 'failed' : 'progressing', message: 'it is gone' };
+function stateOf({ ref, generation }: Written, cluster: ClusterPort, uid: string | undefined): LiveState['health'] {
+  const live = cluster.live(ref);
+  if (live === undefined && uid !== undefined && cluster.endedWell(ref) === uid)
+    return { state: 'current', message: 'it is gone, and was healthy before' };
+  if (live === undefined) return { state: uid === undefined ? 'progressing' : 'failed', message: 'it is gone' };
   return live.generation < generation
     ? { state: 'progressing', message: 'its new state has not been seen yet' }
     : live.health;

@@ -40,7 +40,7 @@ export type HookActions<T> = {
   readonly write: (item: T) => Promise<void>;
   readonly makeWay: (ref: ObjectRef) => Promise<void>;
   /** Waits for its health. Returns false if the change is to stop here. Throws `not-healthy`. */
-  readonly awaited: (item: T) => Promise<boolean>;
+  readonly awaited: (item: T, uid: string) => Promise<boolean>;
   /** Index of the newest intent. */
   readonly intent: () => number;
 };
@@ -187,7 +187,7 @@ export class Hooks<T extends HookItem> {
     const { item, phase } = run;
     if (!runsOnce(item.ref)) {
       await this.#actions.write(item);
-      return this.#actions.awaited(item);
+      return this.#actions.awaited(item, await this.#uidOf(item.ref));
     }
     const started = this.#startedBefore(run) ?? (await this.#start(run));
     const ended = this.#ports.ledger
@@ -197,8 +197,8 @@ export class Hooks<T extends HookItem> {
     if (ended !== undefined) throw new CountersignError('not-healthy', ended.entry.error ?? refText(item.ref), HINT);
     const about = { environment: this.#environment, started: started.index, object: item.ref, phase } as const;
     try {
-      if (started.entry.uid !== (await this.#uidOf(item.ref))) throw this.#gone(item);
-      if (!(await this.#actions.awaited(item))) return false;
+      if (!(await this.#isThere(item, started.entry.uid))) throw this.#gone(item);
+      if (!(await this.#actions.awaited(item, started.entry.uid))) return false;
       // The wait goes by the name. One that removed itself after its end is no other.
       const uid = await this.#uidOf(item.ref);
       if (uid !== '' && uid !== started.entry.uid) throw this.#gone(item);
@@ -268,6 +268,12 @@ export class Hooks<T extends HookItem> {
         `find out what it did, then \`countersign resume ${this.#environment}\` runs it again; ` +
         'a `ttlSecondsAfterFinished` of some minutes keeps it for long enough',
     });
+  }
+
+  // One that removed itself counts if it was seen to end well.
+  async #isThere({ ref }: T, uid: string): Promise<boolean> {
+    const now = await this.#uidOf(ref);
+    return now === uid || (now === '' && uid !== '' && this.#ports.cluster.endedWell(ref) === uid);
   }
 
   #startedBefore({ item, phase }: HookRun<T>): Recorded<EntryOf<'hook.started'>> | undefined {

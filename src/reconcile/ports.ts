@@ -43,6 +43,8 @@ export interface ClusterPort {
   /** Watches the kinds of these objects from now on; resolves once they have been listed. */
   watch(refs: readonly ObjectRef[], namespaces: readonly string[]): Promise<void>;
   live(ref: ObjectRef): LiveState | undefined;
+  /** Returns the uid of the last object of this name that was healthy when it went, as far as the watch saw it. */
+  endedWell(ref: ObjectRef): string | undefined;
   /** Tests whether an object's kind was listed, so that objects missing from `live` do not exist. */
   knows(ref: ObjectRef): boolean;
   /** Whether every watch is currently connected. */

@@ -131,6 +131,22 @@ test('hooks of Argo CD run for each change, once, under `enforce`, also when the
   assert.deepEqual(again.entries('content.unproven', 'production'), []);
 });
 
+test('a Job that removes itself as soon as it is complete has run, as charts have it', async () => {
+  const ns = 'short-lived';
+  const migrate = job(ns, 'migrate').replace('spec:\n', 'spec:\n  ttlSecondsAfterFinished: 0\n');
+  const { fleet, service } = await stage.running(
+    ns,
+    { health: HEALTH },
+    { files: { [`${PATH}/migrate.yaml`]: annotated(migrate, 'helm.sh/hook: "pre-install,pre-upgrade"') } },
+  );
+  const next = await stage.change(fleet, 'again', {
+    [`${PATH}/cm.yaml`]: configMap(ns, 'settings', { colour: 'red' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === next && e.outcome === 'applied');
+  const ended = service.entries('hook.ended', 'production').map((r) => r.entry.outcome);
+  assert.deepEqual(ended, ['succeeded', 'succeeded']);
+});
+
 test('a hook that fails is explained, hooks for a failure run, and the last good revision is restored', async () => {
   const ns = 'unhooked';
   const { fleet, service, first } = await stage.running(

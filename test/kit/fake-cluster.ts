@@ -118,6 +118,13 @@ export class FakeCluster implements ClusterPort {
     return { digest, generation, leaving: false, health: this.health(ref) };
   }
 
+  /** Uids of objects that were healthy when they went, by name. */
+  readonly ended = new Map<string, string>();
+
+  endedWell(ref: ObjectRef): string | undefined {
+    return this.ended.get(ref.name);
+  }
+
   knows(ref: ObjectRef): boolean {
     return !this.#unknownKinds.has(ref.kind);
   }

@@ -309,6 +309,25 @@ test('a hook that is deleted while it runs fails the change', async () => {
   assert.match(loop.entries('apply.result')[1]?.error ?? '', /Job shop\/migrate: it is gone$/, 'at once');
 });
 
+test('a hook that was healthy when it went has ended: it removed itself, or someone did afterwards', async () => {
+  for (const [uid, outcome] of [
+    ['its', 'applied'],
+    ['another', 'failed'],
+  ] as const) {
+    const { loop, at } = await started({ ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) }, shop('red'));
+    await at(0);
+    loop.cluster.health = (ref) => (isNamed('migrate')(ref) ? running : healthy);
+    const second = at(1);
+    await eventually(() => loop.entries('hook.started').length === 2);
+    const own = loop.entries('hook.started')[1]?.uid ?? '';
+    loop.cluster.ended.set('migrate', uid === 'its' ? own : uid);
+    loop.cluster.lose('migrate');
+    await second;
+    assert.equal(outcomes(loop)[1], outcome);
+    assert.equal(loop.entries('hook.ended').at(-1)?.outcome, outcome === 'applied' ? 'succeeded' : 'failed');
+  }
+});
+
 test('a newer commit waits for the end of a hook, also after a restart', async () => {
   const { loop, at, ids } = await started(
     { ...shop('blue'), 'job.yaml': job('migrate', argo('PreSync')) },
