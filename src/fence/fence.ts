@@ -3,6 +3,7 @@ import type { ViolationCode } from '../model/index.ts';
 import {
   CountersignError,
   digestOf,
+  HOOK_ANNOTATION,
   type OrderedValue,
   orderedValue,
   Recent,
@@ -159,6 +160,20 @@ function upTo(limit: number, tree: RepositoryTree): CountedTree {
     isExceeded: () => bytes > limit,
   };
 }
+
+// A test is started by hand (`helm test`) and never applied, so it may have a random name, as many have. An annotation
+// of Argo CD's on it counts before Helm's.
+function isTest(value: unknown): boolean {
+  const { metadata } = (value ?? {}) as { readonly metadata?: { readonly annotations?: unknown } };
+  const { [HOOK_ANNOTATION.helm]: hook, [HOOK_ANNOTATION.argo]: other } = (metadata?.annotations ?? {}) as Record<
+    string,
+    unknown
+  >;
+  if (typeof hook !== 'string' || other !== undefined) return false;
+  return hook.split(',').every((name) => TESTS.has(name.trim()));
+}
+
+const TESTS: ReadonlySet<string> = new Set(['test', 'test-success', 'test-failure']);
 
 function notReproducible(recipe: HelmRecipe, directory: string, content: string): Made {
   return {
@@ -381,11 +396,12 @@ async function helm(
     const template = /^# Source: (.+)$/m.exec(parts[i] ?? '')?.[1] ?? '';
     const below = template.includes('/') ? template.slice(template.indexOf('/') + 1) : template;
     const source = { file: template === '' ? shown : posix.join(shown, below || name), line: 1 };
-    return values.map((value, j) => {
+    return values.flatMap((value, j): MadeDocument[] => {
+      if (isTest(value)) return [];
       const sealedWith = isSealed(value)
         ? [(ordered?.values[i]?.[j] ?? orderedValue(value)) as OrderedValue]
         : undefined;
-      return { value, source, ...(sealedWith === undefined ? {} : { sealedWith }) };
+      return [{ value, source, ...(sealedWith === undefined ? {} : { sealedWith }) }];
     });
   });
   return { documents, violations: [], content };

@@ -38,7 +38,7 @@ export {
   policyNames,
 } from './installation.ts';
 export * from './inventory.ts';
-export { builtInScope, type KindScope, readableKinds } from './kind-scope.ts';
+export { builtInScope, type KindScope, readableKinds, stableKinds } from './kind-scope.ts';
 export * from './kubernetes.ts';
 export * from './limited-command.ts';
 export { LocalClock } from './local-clock.ts';

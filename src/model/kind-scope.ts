@@ -84,3 +84,32 @@ export function readableKinds(): readonly { readonly group: string; readonly kin
     kinds.filter((kind) => !ASKED.has(kind)).map((kind) => ({ group, kind })),
   );
 }
+
+// Kinds that some supported version of Kubernetes serves only as alpha or beta, or not at all.
+const UNSTABLE: ReadonlySet<string> = new Set([
+  'ClusterTrustBundle',
+  'DeviceTaintRule',
+  'MutatingAdmissionPolicy',
+  'MutatingAdmissionPolicyBinding',
+  'PodCertificateRequest',
+  'StorageVersionMigration',
+]);
+
+/**
+ * Returns the stable kinds that every supported version of Kubernetes serves, as charts ask for them:
+ * `apps/v1/Deployment`, `v1/Service`.
+ */
+export function stableKinds(): readonly string[] {
+  const all = [NAMESPACED, CLUSTER].flatMap((table) =>
+    Object.entries(table).flatMap(([group, kinds]) =>
+      kinds
+        .filter((kind) => !UNSTABLE.has(kind))
+        .flatMap((kind) =>
+          (group === 'autoscaling' ? ['v1', 'v2'] : ['v1']).map((version) =>
+            [...(group === '' ? [] : [group]), version, kind].join('/'),
+          ),
+        ),
+    ),
+  );
+  return all.sort();
+}

@@ -20,6 +20,7 @@ import {
   messageOf,
   Recent,
   sizeInBytes,
+  stableKinds,
 } from '../model/index.ts';
 import { downloadFile, pullImage, type Refuse } from '../registry/index.ts';
 import { provide } from '../tools/index.ts';
@@ -93,7 +94,8 @@ function recipeOf(environment: Environment): Recipe {
     release: render.release ?? metadata.name,
     namespace,
     kubeVersion: render.kubeVersion,
-    apiVersions: render.apiVersions,
+    // Helm alone knows groups and versions. In a cluster, charts that ask for a kind are told the truth.
+    apiVersions: [...stableKinds(), ...render.apiVersions],
     registries: render.registries.map((r) => r.host),
   };
 }

@@ -36,7 +36,8 @@ export function serverInteger(source: string): number | bigint | undefined {
   const size = BigInt(octal === null ? body : `0o${octal[1]}`);
   const value = sign === '-' ? -size : size;
   if (value < -(2n ** 63n) || value >= 2n ** 64n) return undefined; // Go reads it as a float
-  return value >= BigInt(Number.MIN_SAFE_INTEGER) && value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : value;
+  // Beyond 2^53, a number that is written again with the same digits loses nothing.
+  return String(Number(value)) === String(value) ? Number(value) : value;
 }
 
 /** Reads a scalar that is not an integer; returns infinity if that was written. */

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { answerOf, classOf, isBuiltIn, minorOf, nameOf, type Pair, pairsOf } from '../../scripts/admission-matrix.ts';
 import type { Answer, ApiServer } from '../../src/cluster/index.ts';
-import { builtInScope, resourceOf } from '../../src/model/index.ts';
+import { builtInScope, resourceOf, stableKinds } from '../../src/model/index.ts';
 import { without } from '../kit/machine.ts';
 import { ONE_OF_EACH } from '../kit/one-of-each.ts';
 import { scratch } from '../kit/scratch.ts';
@@ -139,6 +139,16 @@ async function holdAgainst(at: Stage): Promise<void> {
   assert.deepEqual(unlike, [], 'add what is new to `src/model/kind-scope.ts`');
   const misnamed = pairs.filter((p) => p.subresource === '' && resourceOf(p.kind) !== p.resource);
   assert.deepEqual(misnamed, [], 'rights are given for the plurals of `resourceOf`');
+  const served = new Set(
+    pairs
+      .filter((p) => p.subresource === '')
+      .map((p) => [...(p.group === '' ? [] : [p.group]), p.version, p.kind].join('/')),
+  );
+  // Charts are told of them whatever the cluster is.
+  assert.deepEqual(
+    stableKinds().filter((kind) => !served.has(kind)),
+    [],
+  );
   const minor = await minorOf(at.admin);
   const rows = PAGE.split('\n').filter((line) => line.startsWith('| `') && line.split(' | ').length === 4);
   const expected = pairs.map((p) => `| \`${nameOf(p)}\` | ${classOf(p)} | ${answerOf(p)} |`).sort();

@@ -207,6 +207,14 @@ test('what a chart must not: other repositories, links, hooks, chance, the clust
   assert.deepEqual(codes(await helm(CHART, { chart: '../elsewhere' })), ['helm-outside']);
   assert.deepEqual(codes(await helm(CHART, { values: ['missing.yaml'] })), ['helm-missing']);
   assert.deepEqual(codes(await helm(cm('{{ randAlphaNum 12 | quote }}'))), ['helm-not-reproducible']);
+  // A test is not applied; what also runs in a change is, and what has Argo CD's annotation.
+  const hook = (names: string, more = '') =>
+    helm(cm('{{ randAlphaNum 12 | quote }}', `  annotations: {helm.sh/hook: "${names}"${more}}\n`));
+  const tested = await hook('test');
+  assert.deepEqual([codes(tested), tested.documents.map((d) => d.source.file)], [[], ['charts/web/crds/w.yaml']]);
+  assert.deepEqual(codes(await hook('test-success, test-failure')), []);
+  assert.deepEqual(codes(await hook('post-install,test')), ['helm-not-reproducible']);
+  assert.deepEqual(codes(await hook('test', ', argocd.argoproj.io/hook: Sync')), ['helm-not-reproducible']);
   assert.deepEqual(codes(await helm(cm('{{ fail "not like this" }}'))), ['helm-failed']);
   const blind = await helm(cm('{{ (lookup "v1" "Secret" "kube-system" "x") | toJson | quote }}'));
   assert.deepEqual(dataOf(blind), { v: '{}' });

@@ -54,6 +54,19 @@ test('a chart that names no namespace is rendered into the environment’s, whic
   assert.deepEqual(chosen.names, ['ConfigMap jobs/settings', 'Service jobs/production-web', 'ServiceAccount jobs/web']);
 });
 
+test('a chart that asks for a kind is told of those that every supported Kubernetes serves, as in a cluster', async () => {
+  const asks = (kind: string) => `{{ .Capabilities.APIVersions.Has "${kind}" | quote }}`;
+  const files = {
+    [`${PATH}/web/Chart.yaml`]: 'apiVersion: v2\nname: web\nversion: 1.0.0\n',
+    [`${PATH}/web/templates/asked.yaml`]:
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: asked}\ndata:\n' +
+      `  job: ${asks('batch/v1/CronJob')}\n  old: ${asks('batch/v1beta1/CronJob')}\n  own: ${asks('a.b/v1/C')}\n`,
+  };
+  const dataOf = async (render: object) => (await judged({ ...HELM, ...render }, files)).objects[0]?.object['data'];
+  assert.deepEqual(await dataOf({}), { job: 'true', old: 'false', own: 'false' });
+  assert.deepEqual(await dataOf({ apiVersions: ['a.b/v1/C'] }), { job: 'true', old: 'false', own: 'true' });
+});
+
 test('a kustomization without a namespace is rendered into the environment’s, and one with its own keeps it', async () => {
   const files = {
     'base/kustomization.yaml': 'resources: [service.yaml]\n',

@@ -49,6 +49,7 @@ for (const [what, text, line, message] of [
   ['an alias to what is around it', 'a: &x {b: *x}\n', undefined, /nested more than 100 deep|alias/],
   ['a merge after a key it has', 'a: &x {k: 1}\nb:\n  k: 2\n  <<: *x\n', 4, /`<<` follows `k`/],
   ['a number that would be rounded', 'a: 1\nb: 9007199254740993\n', 2, /beyond 2\^53/],
+  ['the largest number of 64 bits', 'a: 1\nb: 9223372036854775807\n', 2, /beyond 2\^53/],
   ['a key that is a fraction', 'a: 1\n1.10: 2\n', 2, /put it in quotes/],
   ['nesting without end', `a: ${'['.repeat(20_000)}`, undefined, /nested more than 100 deep/],
 ] as const) {
@@ -83,6 +84,11 @@ test('any text is parsed or refused, never anything else', () => {
     ),
     { numRuns: 3000 },
   );
+});
+
+test('a number beyond 2^53 is taken if its digits stay: definitions of kinds have such limits', () => {
+  for (const digits of ['9223372036854775000', '-9223372036854775000', '9007199254740994', '18446744073709552000'])
+    assert.equal(JSON.stringify(parseYaml(`a: ${digits}\n`)[0]?.value), `{"a":${digits}}`);
 });
 
 test('JSON is YAML', () => {
