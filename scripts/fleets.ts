@@ -10,7 +10,7 @@ import { Stage } from '../test/kit/stage.ts';
 import { tool } from './tools.ts';
 
 // Other people's fleets, unchanged, through the service on a control plane with controllers and stand-in nodes, under
-// `enforce`, with the account of `countersign manifests`: `node scripts/fleets.ts FLEETS.json [only=NAME,NAME]`.
+// `enforce`, with the account of `countersign manifests --grant-roles`: `node scripts/fleets.ts FLEETS.json [only=NAME,NAME]`.
 // FLEETS.json is a list; each entry names a Git repository on this machine (`git`), what to take from it (`take`), and
 // the fields of an Environment. Nothing is fetched. Prints a table; exits with 1 unless all are healthy.
 const fleetSchema = z.strictObject({
@@ -22,7 +22,7 @@ const fleetSchema = z.strictObject({
   render: z.record(z.string(), z.unknown()).default({ with: 'plain' }),
   namespaces: z.array(z.string()),
   namespace: z.string().optional(),
-  clusterScoped: z.array(z.unknown()).default([]),
+  clusterScoped: z.array(z.unknown()).optional(),
   /** More of the Environment's `spec`. */
   spec: z.record(z.string(), z.unknown()).default({}),
 });
@@ -40,7 +40,7 @@ const only = words
   .split(',');
 const fleets = z.array(fleetSchema).parse(JSON.parse(readFileSync(file, 'utf8')));
 const directory = mkdtempSync(join(tmpdir(), 'countersign-fleets-'));
-const stage = await Stage.open(directory, { own: true });
+const stage = await Stage.open(directory, { grantRoles: true });
 const rules = join(directory, 'rules.tar.gz');
 // These fleets are tried for what the service can apply. What the built-in rules find in them is another question.
 const root = filesIn({ 'r.rego': 'package countersign.object\ndeny contains "never" if input.object.kind == "Never"' });
@@ -76,7 +76,6 @@ async function tried(fleet: PublicFleet): Promise<Row> {
     {
       ...{ url: repository.url, namespaces, path: fleet.path, mode: 'enforce' },
       policies: { bundles: [{ file: rules }] },
-      clusterScoped: fleet.clusterScoped as never,
       spec: {
         render: fleet.render,
         health: { wait: true, timeout: '2m' },
@@ -84,7 +83,7 @@ async function tried(fleet: PublicFleet): Promise<Row> {
         target: {
           namespaces,
           ...(fleet.namespace === undefined ? {} : { namespace: fleet.namespace }),
-          clusterScoped: fleet.clusterScoped,
+          ...(fleet.clusterScoped === undefined ? {} : { clusterScoped: fleet.clusterScoped }),
         },
       },
     },

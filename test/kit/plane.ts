@@ -36,6 +36,7 @@ export async function livingPlane(
   audit?: AuditSink,
   qps?: number,
   flags: readonly string[] = [],
+  grantRoles = false,
 ): Promise<ControlPlane> {
   const [etcd, apiserver, manager] = await Promise.all([
     tool('etcd'),
@@ -45,7 +46,7 @@ export async function livingPlane(
   const plane = await startControlPlane({ etcd, apiserver, manager, qps }, audit, flags);
   const { server } = await connect({ kubeconfig: plane.kubeconfig('admin'), context: undefined, namedBy: 'operator' });
   try {
-    for (const object of await manifests()) await apply(server, object);
+    for (const object of await manifests(grantRoles)) await apply(server, object);
     writeKubeconfig(plane.directory, plane.url, 'countersign', await tokenOf(server));
   } catch (thrown) {
     await plane.stop();
@@ -58,7 +59,7 @@ export async function livingPlane(
 
 type Manifest = { readonly kind: string; readonly apiVersion: string; readonly metadata: Record<string, string> };
 
-async function manifests(): Promise<readonly Manifest[]> {
+async function manifests(grantRoles: boolean): Promise<readonly Manifest[]> {
   let out = '';
   const io = {
     out: (text: string) => {
@@ -68,7 +69,8 @@ async function manifests(): Promise<readonly Manifest[]> {
     ...{ terminal: false, colour: false, signal: new AbortController().signal },
   };
   const image = 'registry.example.test/countersign:0.1.0';
-  const code = await runCli(['manifests', '--namespace', NAMESPACE, '--image', image], io);
+  const more = grantRoles ? ['--grant-roles'] : [];
+  const code = await runCli(['manifests', '--namespace', NAMESPACE, '--image', image, ...more], io);
   if (code !== 0) throw new Error(`countersign manifests ended with ${code}`);
   return (JSON.parse(out) as { items: Manifest[] }).items;
 }

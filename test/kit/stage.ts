@@ -33,13 +33,15 @@ type RunningOptions = {
 
 /**
  * `own`: a control plane that no other file is in; `audit`: such a one whose audit events go somewhere; `qps`: the
- * requests a second its controllers may send; `flags`: more flags for its API server.
+ * requests a second its controllers may send; `flags`: more flags for its API server; `grantRoles`: the service may
+ * apply any role.
  */
 export type StageOptions = {
   readonly own?: boolean;
   readonly audit?: AuditSink;
   readonly qps?: number;
   readonly flags?: readonly string[];
+  readonly grantRoles?: boolean;
 };
 
 /**
@@ -72,9 +74,12 @@ export class Stage {
     this.lee = sshPerson(directory, 'lee');
   }
 
-  static async open(directory: string, { own = false, audit, qps, flags = [] }: StageOptions = {}): Promise<Stage> {
-    const isOwn = own || audit !== undefined || flags.length > 0;
-    return Stage.#at(directory, isOwn ? await livingPlane(audit, qps, flags) : await sharedPlane(), isOwn);
+  static async open(
+    directory: string,
+    { own = false, audit, qps, flags = [], grantRoles = false }: StageOptions = {},
+  ): Promise<Stage> {
+    const isOwn = own || grantRoles || audit !== undefined || flags.length > 0;
+    return Stage.#at(directory, isOwn ? await livingPlane(audit, qps, flags, grantRoles) : await sharedPlane(), isOwn);
   }
 
   /** Without controllers and nodes, and with a service that may do everything: for measurements, and other versions. */
