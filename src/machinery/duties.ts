@@ -3,6 +3,7 @@ import {
   ownedByAny,
   proveAdoption,
   proveAutoscaling,
+  proveCertificateRequest,
   proveClaimBinding,
   proveClaimOfPod,
   proveClaimOfSet,
@@ -23,6 +24,7 @@ import {
   proveReplicaSet,
   proveReplicaSetRemoval,
   proveReplicaSetUpdate,
+  proveRequestRemoval,
   proveResourceClaim,
   proveRevision,
   proveRevisionUpdate,
@@ -91,6 +93,7 @@ export const DUTIES: Readonly<Record<string, readonly Duty[]>> = {
   ],
   'horizontal-pod-autoscaler': [{ operations: [U], kinds: 'any', subresource: 'scale', prove: proveAutoscaling }],
   'job-controller': podsOf('batch/Job'),
+  'kube-apiserver-serving-clustertrustbundle-publisher': [],
   'legacy-service-account-token-cleaner': [{ operations: [U, D], kinds: ['Secret'], prove: proveLegacyToken }],
   'namespace-controller': [
     { operations: [D], kinds: 'any', prove: proveEndingNamespace },
@@ -99,7 +102,9 @@ export const DUTIES: Readonly<Record<string, readonly Duty[]>> = {
   'node-controller': [podRemoval],
   'persistent-volume-binder': [{ operations: [U], kinds: ['PersistentVolumeClaim'], prove: proveClaimBinding }],
   'pod-garbage-collector': [podRemoval],
-  'podcertificaterequestcleaner-controller': [],
+  podcertificaterequestcleaner: [
+    { operations: [D], kinds: ['certificates.k8s.io/PodCertificateRequest'], prove: proveRequestRemoval },
+  ],
   'pv-protection-controller': [],
   'pvc-protection-controller': [
     {
@@ -160,7 +165,10 @@ const OTHERS: Readonly<Record<string, readonly Duty[]>> = {
   ],
   'system:apiserver': [],
 };
-const NODES: readonly Duty[] = [{ operations: [D], kinds: ['Pod'], prove: proveOwnNode }];
+const NODES: readonly Duty[] = [
+  { operations: [D], kinds: ['Pod'], prove: proveOwnNode },
+  { operations: [C], kinds: ['certificates.k8s.io/PodCertificateRequest'], prove: proveCertificateRequest },
+];
 
 const ACCOUNT = 'system:serviceaccount:kube-system:';
 const NODE_GROUP = 'system:nodes';

@@ -87,6 +87,38 @@ export async function proveOwnNode({ write, approved }: Case): Promise<void> {
   demand(isLeaving || !approved.isOwned(write.ref), 'it is an object of Git');
 }
 
+/**
+ * Proves that a node asks for a certificate of a pod that runs on it, for a signer that a volume of the pod names
+ * (KEP-4317, `pkg/kubelet/podcertificate`).
+ */
+export async function proveCertificateRequest(of: Case): Promise<void> {
+  const { podName, podUID, nodeName, serviceAccountName, signerName, unverifiedUserAnnotations } = record(
+    objectOf(of)['spec'],
+  );
+  demand(`system:node:${String(nodeName)}` === of.write.user, 'it is not for a pod of this node');
+  const ref = { apiVersion: 'v1', kind: 'Pod', namespace: of.write.ref.namespace, name: String(podName) };
+  const pod = await of.facts.get(ref);
+  demand(pod !== undefined && pod.metadata['uid'] === podUID, 'its pod with this uid does not exist');
+  const spec = record(pod['spec']);
+  demand(spec['nodeName'] === nodeName, 'its pod does not run on this node');
+  demand(spec['serviceAccountName'] === serviceAccountName, 'its pod has another service account');
+  const asks = list(spec['volumes'])
+    .flatMap((volume) => list(record(record(volume)['projected'])['sources']))
+    .map((source) => record(record(source)['podCertificate']))
+    .some(
+      (asked) =>
+        asked['signerName'] === signerName &&
+        differencesBetween(record(asked['userAnnotations']), record(unverifiedUserAnnotations)).length === 0,
+    );
+  demand(asks, 'no volume of its pod asks for this certificate');
+  await provePodOrGit(pod, of);
+}
+
+/** Proves that a request for a certificate is removed that no commit has: nodes make a new one when they need it. */
+export async function proveRequestRemoval({ write, approved }: Case): Promise<void> {
+  demand(!approved.isOwned(write.ref), 'it is an object of Git');
+}
+
 // --- Jobs
 
 /** Proves that a new Job is what its CronJob makes now. */

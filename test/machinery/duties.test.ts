@@ -55,7 +55,23 @@ const nightly = object(
   {},
   { spec: { jobTemplate: { spec: { template: { spec: SPEC } } } } },
 );
-const ofGit = [web, db, kept, settings, widget, nightly];
+const SIGNER = 'example.test/workload';
+const certified = object(
+  'v1',
+  'Pod',
+  'certified',
+  {},
+  {
+    spec: {
+      ...SPEC,
+      ...{ nodeName: 'node-a', serviceAccountName: 'shop' },
+      volumes: [
+        { name: 'id', projected: { sources: [{ podCertificate: { signerName: SIGNER, keyType: 'ED25519' } }] } },
+      ],
+    },
+  },
+);
+const ofGit = [web, db, kept, settings, widget, nightly, certified];
 
 type Around = { readonly more?: readonly KubernetesObject[]; readonly hasOperators?: boolean };
 
@@ -81,17 +97,22 @@ function factsOf({ more = [] }: Around): MachineryFacts {
 type Write = {
   readonly user?: string;
   readonly operation?: string;
+  readonly groups?: readonly string[];
   readonly object?: KubernetesObject | undefined;
   readonly oldObject?: KubernetesObject | undefined;
 };
 
 /** Returns `proven`, the reason why not, or undefined where no proof is needed. */
-async function proofOf(controller: string, { operation = 'UPDATE', ...given }: Write, around: Around = {}) {
+async function proofOf(
+  controller: string,
+  { operation = 'UPDATE', groups = [], ...given }: Write,
+  around: Around = {},
+) {
   const { apiVersion, kind, metadata } = (given.object ?? given.oldObject) as KubernetesObject;
   const write = {
     operation,
     user: controller.startsWith('user:') ? controller.slice(5) : `${ACCOUNT}${controller}`,
-    groups: [],
+    groups,
     ref: { apiVersion, kind, namespace: 'shop', name: metadata.name },
     subresource: '',
     object: given.object,
@@ -233,4 +254,41 @@ test('a declared controller does not change a pod that runs, unless it made it',
   assert.equal(await update(pod, { finalizers: [] }), 'proven');
   const operated = changed(pod, { ownerReferences: [owner('example.test/v1', 'Widget', 'widget')] });
   assert.equal(await update(operated, {}, evil), 'proven');
+});
+
+test('a node asks for certificates of pods that run on it, as their volumes ask for them, and of no others', async () => {
+  const asked = {
+    ...{ signerName: SIGNER, podName: 'certified', podUID: 'uid of certified' },
+    ...{ nodeName: 'node-a', serviceAccountName: 'shop', stubPKCS10Request: 'MA==' },
+  };
+  const request = (spec: Json) => object('certificates.k8s.io/v1', 'PodCertificateRequest', 'req-1', {}, { spec });
+  const made = (spec: Json, user = 'system:node:node-a', more: readonly KubernetesObject[] = []) =>
+    proofOf(
+      `user:${user}`,
+      { operation: 'CREATE', groups: ['system:nodes'], object: request({ ...asked, ...spec }) },
+      { more },
+    );
+  assert.equal(await made({}), 'proven');
+  const forged = object('v1', 'Pod', 'forged', {}, { spec: certified['spec'] });
+  for (const [spec, why, user] of [
+    [{}, /not for a pod of this node/, 'system:node:node-b'],
+    [{ nodeName: 'node-b' }, /does not run on this node/, 'system:node:node-b'],
+    [{ podUID: 'another' }, /its pod with this uid does not exist/],
+    [{ podName: 'ghost' }, /its pod with this uid does not exist/],
+    [{ serviceAccountName: 'admin' }, /another service account/],
+    [{ signerName: 'example.test/root' }, /no volume of its pod asks for this certificate/],
+    [{ unverifiedUserAnnotations: { 'example.test/role': 'admin' } }, /no volume of its pod asks/],
+    [{ podName: 'forged', podUID: 'uid of forged' }, /no controller owns it/],
+  ] as const)
+    assert.match(String(await made(spec, user, [forged])), why);
+});
+
+test('old requests for certificates are removed, unless they are of Git', async () => {
+  const request = object('certificates.k8s.io/v1', 'PodCertificateRequest', 'req-1', {});
+  const gone = (oldObject: KubernetesObject) =>
+    proofOf('podcertificaterequestcleaner', { operation: 'DELETE', oldObject });
+  assert.equal(await gone(request), 'proven');
+  ofGit.push(request);
+  assert.match(String(await gone(request)), /it is an object of Git/);
+  ofGit.pop();
 });
