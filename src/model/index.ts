@@ -54,6 +54,7 @@ export { similar } from './similar.ts';
 export { standingUses } from './standing-uses.ts';
 export * from './stated.ts';
 export * from './substitute-text.ts';
+export { type MinorOf, SUPPORTED, supportedRange, type Versioned, versionTrouble } from './supported-versions.ts';
 export * from './target-cluster.ts';
 export { TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from './token-volume.ts';
 export * from './told.ts';

@@ -1,3 +1,5 @@
+import { type MinorOf, SUPPORTED } from '../model/index.ts';
+
 /** How to get a program that is not on the machine. */
 export type Tool = {
   readonly version: string;
@@ -13,12 +15,15 @@ export type Tool = {
   readonly byHand: string;
 };
 
+/** Programs of a control plane that differ between versions of Kubernetes. */
+export type PlaneProgram = 'kube-apiserver' | 'kube-controller-manager' | 'kubectl';
+/** Versions of Kubernetes, Helm and Kustomize beside the oldest, which has no version in its name. */
+type LaterKubernetes = Exclude<MinorOf<'Kubernetes'>, '1.34'>;
+
 export type ToolName =
   | 'etcd'
-  | 'kube-apiserver'
-  | 'kube-apiserver-1.37'
-  | 'kube-controller-manager'
-  | 'kubectl'
+  | PlaneProgram
+  | `${PlaneProgram}-${LaterKubernetes}`
   | 'opa'
   | 'opa-conformance'
   | 'opa-rate'
@@ -26,7 +31,9 @@ export type ToolName =
   | 'ledger-sumdb'
   | 'versitygw'
   | 'kustomize'
-  | 'helm';
+  | 'kustomize-5.8'
+  | 'helm'
+  | 'helm-4.3';
 
 // One archive with all three, as used by controller-runtime's envtest. Checksums: envtest-releases.yaml of
 // sigs.k8s.io/controller-tools v0.23.0.
@@ -53,8 +60,23 @@ const envtest = (member: string) => ({ ...ENVTEST, member: `controller-tools/env
 const CONTROL_PLANE_HINT =
   'set KUBEBUILDER_ASSETS to a directory with etcd, ' +
   'kube-apiserver and kubectl (for example from `setup-envtest use 1.34`)';
-const KUBERNETES = '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4';
-const KUBERNETES_1_37 = '-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2';
+const ldflagsOf = (version: string) => `-s -w -X k8s.io/component-base/version.gitVersion=v${version}`;
+const OLDEST = SUPPORTED.Kubernetes['1.34'];
+const KUBERNETES = ldflagsOf(OLDEST);
+
+// The same programs as in `tools/control-plane`, built with the libraries of a later version.
+function later<P extends PlaneProgram, M extends LaterKubernetes>(program: P, minor: M): Tool {
+  const version = SUPPORTED.Kubernetes[minor];
+  return {
+    version,
+    go: {
+      module: `tools/control-plane-${minor}`,
+      package: `countersign.dev/tools/control-plane/${program}`,
+      ldflags: ldflagsOf(version),
+    },
+    byHand: `put ${program} ${minor}.x on the PATH as \`${program}-${minor}\`; only the tests need it`,
+  };
+}
 
 /** Every program that Countersign, its demo and its tests may need. */
 export const TOOLS: Readonly<Record<ToolName, Tool>> = {
@@ -65,28 +87,32 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     byHand: CONTROL_PLANE_HINT,
   },
   'kube-apiserver': {
-    version: '1.34.4',
+    version: OLDEST,
     go: { module: 'tools/control-plane', package: './kube-apiserver', ldflags: KUBERNETES },
     archive: envtest('kube-apiserver'),
     byHand: CONTROL_PLANE_HINT,
   },
-  // Policies in files of the API server (`countersign manifests --static`) need it.
-  'kube-apiserver-1.37': {
-    version: '1.37.2',
-    go: { module: 'tools/control-plane-1.37', package: './kube-apiserver', ldflags: KUBERNETES_1_37 },
-    byHand: 'put kube-apiserver 1.37.x on the PATH as `kube-apiserver-1.37`; only the tests need it',
-  },
   'kube-controller-manager': {
-    version: '1.34.4',
+    version: OLDEST,
     go: { module: 'tools/control-plane', package: './kube-controller-manager', ldflags: KUBERNETES },
     byHand: 'put `kube-controller-manager` 1.34.x on the PATH; only the tests need it',
   },
   kubectl: {
-    version: '1.34.4',
+    version: OLDEST,
     go: { module: 'tools/control-plane', package: './kubectl', ldflags: KUBERNETES },
     archive: envtest('kubectl'),
     byHand: CONTROL_PLANE_HINT,
   },
+  'kube-apiserver-1.35': later('kube-apiserver', '1.35'),
+  'kube-controller-manager-1.35': later('kube-controller-manager', '1.35'),
+  'kubectl-1.35': later('kubectl', '1.35'),
+  'kube-apiserver-1.36': later('kube-apiserver', '1.36'),
+  'kube-controller-manager-1.36': later('kube-controller-manager', '1.36'),
+  'kubectl-1.36': later('kubectl', '1.36'),
+  // Policies in files of the API server (`countersign manifests --static`) need it.
+  'kube-apiserver-1.37': later('kube-apiserver', '1.37'),
+  'kube-controller-manager-1.37': later('kube-controller-manager', '1.37'),
+  'kubectl-1.37': later('kubectl', '1.37'),
   opa: {
     version: '1.22.0',
     go: { module: 'tools/opa', package: 'github.com/open-policy-agent/opa', ldflags: '-s -w' },
@@ -113,14 +139,24 @@ export const TOOLS: Readonly<Record<ToolName, Tool>> = {
     byHand: 'go install github.com/versity/versitygw/cmd/versitygw@v1.8.0; only the tests need it',
   },
   kustomize: {
-    version: '5.7.1',
+    version: SUPPORTED.Kustomize['5.7'],
     go: { module: 'tools/kustomize', package: 'sigs.k8s.io/kustomize/kustomize/v5', ldflags: '-s -w' },
     byHand: 'put `kustomize` 5.x on the PATH (https://kubectl.docs.kubernetes.io/installation/kustomize)',
   },
+  'kustomize-5.8': {
+    version: SUPPORTED.Kustomize['5.8'],
+    go: { module: 'tools/kustomize-5.8', package: 'sigs.k8s.io/kustomize/kustomize/v5', ldflags: '-s -w' },
+    byHand: 'put kustomize 5.8.x on the PATH as `kustomize-5.8`; only the tests need it',
+  },
   helm: {
-    version: '3.19.0',
+    version: SUPPORTED.Helm['3.19'],
     go: { module: 'tools/helm', package: 'helm.sh/helm/v3/cmd/helm', ldflags: '-s -w' },
-    byHand: 'put `helm` 3.x on the PATH (https://helm.sh/docs/intro/install)',
+    byHand: 'put `helm` 3.19 to 4.3 on the PATH (https://helm.sh/docs/intro/install)',
+  },
+  'helm-4.3': {
+    version: SUPPORTED.Helm['4.3'],
+    go: { module: 'tools/helm-4', package: 'helm.sh/helm/v4/cmd/helm', ldflags: '-s -w' },
+    byHand: 'put helm 4.3.x on the PATH as `helm-4.3`; only the tests need it',
   },
   'ledger-sumdb': {
     version: '0.42.0',

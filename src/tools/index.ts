@@ -4,6 +4,6 @@
  * differs from the pinned one.
  */
 
-export type { ToolName } from './catalogue.ts';
+export { type PlaneProgram, TOOLS, type ToolName } from './catalogue.ts';
 export { findOnPath } from './find-on-path.ts';
 export { provide, type ToolSettings } from './provide.ts';
