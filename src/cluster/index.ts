@@ -19,6 +19,7 @@ export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';
 export { foreignOwner } from './owners.ts';
 export { namespacedKinds, objectsIn } from './scan.ts';
+export { serverVersionTrouble } from './server-version.ts';
 export { staticProblems } from './static-loader.ts';
 export { type StaticPlan, staticPolicies, staticProbe } from './static-policies.ts';
 export type { WebhookPlace, WebhookPlan } from './webhook-objects.ts';

@@ -7,4 +7,5 @@
 
 export { type Made, openFence, type Recipe, type RepositoryTree } from './fence.ts';
 export { type ChartPin, hostOf } from './pinned-chart.ts';
+export { programVersionTrouble } from './program-version.ts';
 export { ReadingProcess } from './reading-process.ts';

@@ -7,6 +7,7 @@ import {
   hostOf,
   type Made,
   openFence,
+  programVersionTrouble,
   ReadingProcess,
   type Recipe,
   type RepositoryTree,
@@ -39,18 +40,16 @@ export type RenderingParts = {
 
 /**
  * Reads manifests in separate processes and runs `kustomize` and `helm`, from PATH or built from the pinned modules if
- * Go is installed. With a directory `keep`, their output is stored there, so that the approved output survives an
- * update of the program. In a container with a memory limit, rendering uses at most a share of it.
+ * Go is installed. `say` gets a line for a version outside of the supported ones, and for each step of a build. With a
+ * directory `keep`, their output is stored there, so that the approved output survives an update of the program. In a
+ * container with a memory limit, rendering uses at most a share of it.
  */
-export function openRendering(settings: ProcessSettings, keep?: string): RenderingParts {
-  const programs = (name: 'kustomize' | 'helm') =>
-    provide(name, {
-      path: settings.path,
-      kubebuilderAssets: undefined,
-      cache: join(ROOT, '.tools'),
-      root: ROOT,
-      say: (line) => process.stderr.write(`${line}\n`),
-    });
+export function openRendering(
+  settings: ProcessSettings,
+  keep?: string,
+  say: Say = (line) => void process.stderr.write(`${line}\n`),
+): RenderingParts {
+  const programs = openPrograms(settings, say);
   const reading = new ReadingProcess();
   const fence = openFence(
     programs,
@@ -73,6 +72,28 @@ export function openRendering(settings: ProcessSettings, keep?: string): Renderi
     read: (files, limits, substitute) => reading.files(files, within(limits), substitute),
     warm: () => reading.warm(within({ memory: sizeInBytes(DEFAULT_LIMITS.memory) }).memory),
     close: () => reading.close(),
+  };
+}
+
+type Say = (line: string) => void;
+type Renderer = 'kustomize' | 'helm';
+
+// A program is looked up each time, because it may be installed meanwhile. Each file says its version once.
+function openPrograms({ path }: ProcessSettings, say: Say): (name: Renderer) => Promise<string> {
+  const asked = new Set<string>();
+  return async (name) => {
+    const file = await provide(name, {
+      path,
+      kubebuilderAssets: undefined,
+      cache: join(ROOT, '.tools'),
+      root: ROOT,
+      say,
+    });
+    if (asked.has(file)) return file;
+    asked.add(file);
+    const trouble = await programVersionTrouble(name, file);
+    if (trouble !== undefined) say(trouble);
+    return file;
   };
 }
 

@@ -163,11 +163,15 @@ export async function openControl(
 }
 
 // Lists problems that `status` shows besides the state of the environments.
-function troublesOf({ clock, ledger, options }: Serving, anchors: AnchorKeeper | undefined): readonly string[] {
+function troublesOf(
+  { clock, ledger, options, versions }: Serving,
+  anchors: AnchorKeeper | undefined,
+): readonly string[] {
   const clockTrouble = clock.trouble(ledger);
   const { anchor = [], data } = options as ServeOptions;
   return [
     ...(clockTrouble === undefined ? [] : [clockTrouble]),
+    ...versions.troubles,
     ...(hasAnchorOutside(anchor, data) ? [] : ['there is no anchor outside of the data directory (--anchor)']),
     ...(anchors?.unreached ?? []).map(
       ({ name, since, reason }) => `the anchor ${name} cannot be reached since ${since}: ${reason}`,

@@ -45,11 +45,11 @@ export type OpenGate = {
 
 /** Opens the gates of all environments, including those run elsewhere: admission covers each of them. */
 export async function openGates(
-  { configuration, recorder, options, settings, closing, clock, ledger }: Serving,
+  { configuration, recorder, options, settings, closing, clock, ledger, log }: Serving,
   turns = new Turns(),
 ): Promise<readonly OpenGate[]> {
   const shared = new SharedRules();
-  const rendering = openRendering(settings, join(resolve(options.data), 'rendered'));
+  const rendering = openRendering(settings, join(resolve(options.data), 'rendered'), (line) => log.warn({}, line));
   closing.push(rendering.close);
   const repositories = new Map<string, Repository>();
   const sources = new Map<string, ReturnType<typeof sourceRepository>>();

@@ -22,6 +22,7 @@ import type { Reconciler } from '../reconcile/index.ts';
 import { behindLedger, ClockWitness } from './clock-witness.ts';
 import { sayProgress } from './say-progress.ts';
 import { SigningLease, type SigningParts } from './signing-lease.ts';
+import { VersionWatch } from './version-watch.ts';
 
 /** An account in a cluster, and our objects there. Environments with the same account share one. */
 export type ClusterLink = { readonly server: ApiServer; readonly user: string; readonly hasCredentialId: boolean };
@@ -56,6 +57,8 @@ export type Serving<O extends PassOptions = PassOptions> = {
   readonly ledgerStanding: () => LedgerStanding;
   /** Compares this machine's clock with others. */
   readonly clock: ClockWitness;
+  /** Knows which API servers are outside of the supported versions. */
+  readonly versions: VersionWatch;
 };
 
 /**
@@ -137,6 +140,11 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
   const clock = new ClockWitness();
   clock.follow(([...links.values()][0] as ClusterLink).server);
   closing.push(clock.watch(ledger, log));
+  const versions = new VersionWatch(
+    [...links.values()].map(({ server }) => server),
+    log,
+  );
+  closing.push(versions.watch());
   const metrics = new Metrics(() => ({
     environments: running().map((l) => l.status),
     entries: ledger.size,
@@ -171,6 +179,7 @@ async function open<O extends PassOptions>(opening: Opening<O>): Promise<Serving
     signing,
     ledgerStanding: () => standingOf(ledger, ahead),
     clock,
+    versions,
   };
 }
 
