@@ -8,6 +8,7 @@ import { type Choice, readVersions, variablesOf } from './versions.ts';
  * Prints the runner's own totals of each row again at the end. The exit code is the worst.
  */
 const CLUSTER = ['--test-force-exit', '--test-global-setup=./test/kit/setup.ts', '--test-concurrency=3'];
+const LAST = 200_000; // characters kept of a run's output: failures are listed after the totals
 const RENDERING = ['--test-global-setup=./test/kit/setup-unit.ts', '--test-concurrency=2'];
 
 type Row = { readonly choice: Choice; readonly args: readonly string[] };
@@ -71,8 +72,6 @@ function run(
     child.on('close', (code) => resolve({ code: code ?? 1, totals: totalsIn(said) }));
   });
 }
-
-const LAST = 200_000; // characters; failures are listed after the totals
 
 // The runner's own lines: `ℹ tests 12`.
 function totalsIn(said: string): readonly string[] {

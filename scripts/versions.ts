@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync, symlinkSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -34,25 +35,38 @@ export function readVersions(argument: string): readonly [Versioned, readonly st
 
 /**
  * Returns the variables with which a command finds these versions before all others. Programs that are not there yet
- * are built, which takes minutes.
+ * are built, which takes minutes. Throws if a program states another version.
  */
 export async function variablesOf(choice: Choice): Promise<Readonly<Record<string, string>>> {
   const { Kubernetes: kubernetes, Helm: helm, Kustomize: kustomize } = choice;
-  const path = [
-    ...(helm === undefined ? [] : [await linked(`helm-${helm}`, { helm: named('Helm', 'helm', helm) })]),
-    ...(kustomize === undefined
-      ? []
-      : [await linked(`kustomize-${kustomize}`, { kustomize: named('Kustomize', 'kustomize', kustomize) })]),
+  const plane = kubernetes === undefined ? undefined : await planeOf(kubernetes);
+  const renderers = [
+    ...(helm === undefined ? [] : [await rendererOf('Helm', 'helm', helm, ['version', '--short'])]),
+    ...(kustomize === undefined ? [] : [await rendererOf('Kustomize', 'kustomize', kustomize, ['version'])]),
   ];
-  const programs = Object.fromEntries(
-    PLANE.map((program) => [program, named('Kubernetes', program, kubernetes ?? '')]),
-  ) as Record<PlaneProgram, ToolName>;
   return {
-    ...(kubernetes === undefined
-      ? {}
-      : { KUBEBUILDER_ASSETS: await linked(`kubernetes-${kubernetes}`, { etcd: 'etcd', ...programs }) }),
-    ...(path.length === 0 ? {} : { PATH: [...path, process.env['PATH'] ?? ''].join(delimiter) }),
+    ...(plane === undefined ? {} : { KUBEBUILDER_ASSETS: plane }),
+    ...(renderers.length === 0 ? {} : { PATH: [...renderers, process.env['PATH'] ?? ''].join(delimiter) }),
   };
+}
+
+async function planeOf(minor: string): Promise<string> {
+  const programs = PLANE.map((program) => [program, named('Kubernetes', program, minor)] as const);
+  const place = await linked(`kubernetes-${minor}`, [['etcd', 'etcd'], ...programs]);
+  demandVersion(minor, join(place, 'kube-apiserver'), ['--version']);
+  return place;
+}
+
+async function rendererOf(program: Versioned, name: string, minor: string, asking: readonly string[]): Promise<string> {
+  const place = await linked(`${name}-${minor}`, [[name, named(program, name, minor)]]);
+  demandVersion(minor, join(place, name), asking);
+  return place;
+}
+
+/** Throws unless a program says that it is of a minor version: a run on another one would prove nothing. */
+export function demandVersion(minor: string, file: string, asking: readonly string[]): void {
+  const said = execFileSync(file, asking, { encoding: 'utf8' }).trim();
+  if (/v(\d+\.\d+)/.exec(said)?.[1] !== minor) throw new Error(`\`${file}\` is not ${minor}, it says \`${said}\``);
 }
 
 /** Returns the name of a program of a version in the catalogue: the oldest has none in its name. */
@@ -63,10 +77,10 @@ export function named(program: Versioned, name: string, minor: string): ToolName
 }
 
 // A directory in which the programs have their usual names.
-async function linked(directory: string, programs: Readonly<Record<string, ToolName>>): Promise<string> {
+async function linked(directory: string, programs: readonly (readonly [string, ToolName])[]): Promise<string> {
   const place = join(TOOLS_DIRECTORY, 'versions', directory);
   mkdirSync(place, { recursive: true });
-  for (const [name, from] of Object.entries(programs)) {
+  for (const [name, from] of programs) {
     const fresh = join(place, `${name}.${process.pid}.new`);
     symlinkSync(await tool(from, { pinned: true }), fresh);
     renameSync(fresh, join(place, name));

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { readVersions } from '../../scripts/versions.ts';
+import { demandVersion, readVersions } from '../../scripts/versions.ts';
 import { SUPPORTED, type Versioned } from '../../src/model/index.ts';
 import { TOOLS } from '../../src/tools/index.ts';
 
@@ -46,4 +46,10 @@ test('versions are chosen by number, or as the oldest or newest, and an unknown 
   assert.throws(() => readVersions('kubernetes=1.33'), /give 1\.34, 1\.35, 1\.36, 1\.37, oldest or newest/);
   assert.throws(() => readVersions('kubernetes'), /give 1\.34/);
   assert.throws(() => readVersions('etcd=3'), /give kubernetes=VERSION/);
+});
+
+test('a program that says another version than the chosen one ends the run', () => {
+  for (const said of ['Kubernetes v1.36.3', 'v1.36', 'v1.36.0+g1234567']) demandVersion('1.36', '/bin/echo', [said]);
+  for (const said of ['Kubernetes v1.34.4', 'v1.3', 'v1.360.0', '(devel)'])
+    assert.throws(() => demandVersion('1.36', '/bin/echo', [said]), /`\/bin\/echo` is not 1\.36, it says/, said);
 });
