@@ -167,10 +167,12 @@ export function admissionPage(byVersion: ReadonlyMap<string, readonly Pair[]>): 
   const versions = [...byVersion.keys()];
   const pairs = new Map([...byVersion.values()].flat().map((pair) => [nameOf(pair), pair]));
   const rows = [...pairs.values()].filter(isBuiltIn).sort(byName);
-  const since = (pair: Pair) =>
-    versions.filter((v) => byVersion.get(v)?.some((p) => nameOf(p) === nameOf(pair))).join(', ');
+  const servedBy = (pair: Pair) => {
+    const serving = versions.filter((v) => byVersion.get(v)?.some((p) => nameOf(p) === nameOf(pair)));
+    return serving.length === versions.length ? 'all' : serving.join(', ');
+  };
   return [
-    HEAD.replace('VERSIONS', versions.join(' and ')),
+    HEAD.replace('VERSIONS', `${versions[0]} to ${versions.at(-1)}`),
     '| class | rule, the first that fits | answer, in a governed namespace |\n| --- | --- | --- |\n',
     ...Object.entries(CLASSES).map(([name, { rule, answer }]) => `| ${name} | ${rule} | ${answer} |\n`),
     '\nSome have an answer of their own:\n\n| resource | answer | why |\n| --- | --- | --- |\n',
@@ -181,7 +183,7 @@ export function admissionPage(byVersion: ReadonlyMap<string, readonly Pair[]>): 
       '| resource | class | answer | Kubernetes |\n| --- | --- | --- | --- |\n',
       ...rows
         .filter((pair) => pair.scope === scope)
-        .map((p) => `| \`${nameOf(p)}\` | ${classOf(p)} | ${answerOf(p)} | ${since(p)} |\n`),
+        .map((p) => `| \`${nameOf(p)}\` | ${classOf(p)} | ${answerOf(p)} | ${servedBy(p)} |\n`),
     ]),
   ].join('');
 }
