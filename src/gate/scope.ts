@@ -58,7 +58,8 @@ function outOfClusterScope(object: RenderedObject, scopes: readonly ClusterScope
       `${refText(ref)} is cluster-scoped, and ` +
         (scopes.length === 0
           ? 'this environment may own no cluster-scoped object'
-          : `the only cluster-scoped objects this environment may own are ${scopes.map(scopeText).map(quoted).join(', ')}`),
+          : 'the only cluster-scoped objects this environment may own are ' +
+            scopes.map(scopeText).map(quoted).join(', ')),
       `remove it, or add \`${ref.kind}\` to \`spec.target.clusterScoped\``,
     );
   const naming = ofKind.filter((scope) => isInScope(scope, ref));
