@@ -155,6 +155,19 @@ for (const [pointer, value] of Object.entries(EVIL))
     assert.deepEqual(more, []);
   });
 
+test('fields that have the name of an alias elsewhere are no aliases', () => {
+  const properties = { serviceAccount: { description: 'old' }, serviceAccountName: { description: 'new' } };
+  const schema = { openAPIV3Schema: { properties: { spec: { properties } } } };
+  const sent = {
+    ...{ apiVersion: 'apiextensions.k8s.io/v1', kind: 'CustomResourceDefinition', metadata: { name: 'rollouts' } },
+    spec: { versions: [{ name: 'v1', schema }] },
+  };
+  assert.deepEqual(alterations(sent, structuredClone(sent)), []);
+  const data = { serviceAccount: 'a', serviceAccountName: 'b' };
+  const map = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'm' }, data };
+  assert.deepEqual(alterations(map, structuredClone(map)), []);
+});
+
 test('both values of a service account are found, and so are items that are missing or change places', () => {
   const other = structuredClone(ANSWERED);
   set(other, `${POD}/serviceAccount`, 'admin');
