@@ -23,6 +23,8 @@ const fleetSchema = z.strictObject({
   namespaces: z.array(z.string()),
   namespace: z.string().optional(),
   clusterScoped: z.array(z.unknown()).optional(),
+  /** Volumes that something else provides: how many of a class. */
+  volumes: z.record(z.string(), z.int()).default({}),
   /** More of the Environment's `spec`. */
   spec: z.record(z.string(), z.unknown()).default({}),
 });
@@ -72,6 +74,19 @@ async function tried(fleet: PublicFleet): Promise<Row> {
   execFileSync('tar', ['-x', '-C', repository.work], { input: archive });
   for (const namespace of namespaces)
     await stage.admin.request('POST', '/api/v1/namespaces', { metadata: { name: namespace } });
+  for (const [storageClassName, count] of Object.entries(fleet.volumes))
+    for (let i = 0; i < count; i++)
+      await stage.admin.request('POST', '/api/v1/persistentvolumes', {
+        metadata: { name: `${name}-${i}` },
+        spec: {
+          ...{
+            capacity: { storage: '1Ti' },
+            accessModes: ['ReadWriteOnce'],
+            hostPath: { path: `/volumes/${name}/${i}` },
+          },
+          storageClassName,
+        },
+      });
   const configuration = stage.configuration(name, [
     {
       ...{ url: repository.url, namespaces, path: fleet.path, mode: 'enforce' },

@@ -28,12 +28,13 @@ type Pod = {
   readonly spec: {
     readonly nodeName?: string;
     readonly containers: readonly { readonly name: string; readonly image: string; readonly resources?: object }[];
-    readonly volumes?: readonly { readonly persistentVolumeClaim?: object }[];
+    readonly volumes?: readonly { readonly persistentVolumeClaim?: { readonly claimName: string } }[];
   };
   readonly status: { readonly phase?: string; readonly containerStatuses?: readonly object[] };
 };
 type Answer = { readonly status: number; readonly body: Record<string, unknown> };
 
+const LATER: Answer = { status: 409, body: {} };
 const NODES = ['node-a', 'node-b'];
 const USER: Readonly<Record<string, string>> = { 'node-a': 'node', 'node-b': 'node-b' };
 const BEAT_MS = 20_000;
@@ -114,6 +115,12 @@ class Nodes {
     }
   }
 
+  // Nothing provides volumes, unless a test made some.
+  async #haveVolumes(): Promise<boolean> {
+    const { body } = await this.#call('admin', 'GET', '/api/v1/persistentvolumes?limit=1');
+    return ((body['items'] ?? []) as readonly unknown[]).length > 0;
+  }
+
   async #tend(pod: Pod): Promise<Answer | undefined> {
     const { metadata, spec, status } = pod;
     const path = pathOf(pod);
@@ -122,8 +129,13 @@ class Nodes {
     if (metadata.deletionTimestamp !== undefined)
       return this.#call(node, 'DELETE', path, { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid } });
     if (spec.nodeName === undefined || spec.nodeName === '') {
-      // nothing provides volumes
-      if (spec.volumes?.some((v) => v.persistentVolumeClaim !== undefined) === true) return undefined;
+      const claims = (spec.volumes ?? []).flatMap((v) => v.persistentVolumeClaim?.claimName ?? []);
+      if (claims.length > 0 && !(await this.#haveVolumes())) return undefined;
+      for (const claim of claims) {
+        const at = `/api/v1/namespaces/${metadata.namespace}/persistentvolumeclaims/${claim}`;
+        const { body } = await this.#call('admin', 'GET', at);
+        if ((body['status'] as { phase?: string } | undefined)?.phase !== 'Bound') return LATER;
+      }
       const target = { kind: 'Node', name: NODES[this.#serial++ % NODES.length] };
       return this.#call('scheduler', 'POST', `${path}/binding`, {
         apiVersion: 'v1',
