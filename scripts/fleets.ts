@@ -10,7 +10,8 @@ import { Stage } from '../test/kit/stage.ts';
 import { tool } from './tools.ts';
 
 // Other people's fleets, unchanged, through the service on a control plane with controllers and stand-in nodes, under
-// `enforce`, with the account of `countersign manifests --grant-roles`: `node scripts/fleets.ts FLEETS.json [only=NAME,NAME]`.
+// `enforce`, with the account of `countersign manifests --grant-roles`:
+// `node scripts/fleets.ts FLEETS.json [only=NAME,NAME]`.
 // FLEETS.json is a list; each entry names a Git repository on this machine (`git`), what to take from it (`take`), and
 // the fields of an Environment. Nothing is fetched. Prints a table; exits with 1 unless all are healthy.
 const fleetSchema = z.strictObject({
