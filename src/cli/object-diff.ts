@@ -1,4 +1,5 @@
 import { createTwoFilesPatch } from 'diff';
+import { LAST_APPLIED } from '../cluster/index.ts';
 import { isStamp, type KubernetesObject, SERVER_FIELDS } from '../model/index.ts';
 import { type Io, paint, plain } from '../terminal/index.ts';
 import { printYaml } from '../yaml/index.ts';
@@ -27,6 +28,9 @@ function masked(object: KubernetesObject, other: KubernetesObject | undefined): 
   const kept = Object.entries(metadata)
     .filter(([key]) => !SERVER_FIELDS.has(key))
     .map(([key, value]) => [key, key === 'annotations' || key === 'labels' ? withoutStamps(value) : value] as const)
+    .map(
+      ([key, value]) => [key, object.kind === 'Secret' && key === 'annotations' ? withoutCopy(value) : value] as const,
+    )
     .filter(([, value]) => value !== undefined);
   const whole = { ...rest, metadata: Object.fromEntries(kept) } as Record<string, unknown>;
   if (object.kind === 'Secret')
@@ -38,6 +42,12 @@ function masked(object: KubernetesObject, other: KubernetesObject | undefined): 
 function withoutStamps(value: unknown): unknown {
   const kept = Object.entries((value ?? {}) as Record<string, unknown>).filter(([key]) => !isStamp(key));
   return kept.length === 0 ? undefined : Object.fromEntries(kept);
+}
+
+// kubectl keeps a copy of all that it applied, with the values.
+function withoutCopy(value: unknown): unknown {
+  const annotations = value as Readonly<Record<string, string>> | undefined;
+  return annotations?.[LAST_APPLIED] === undefined ? annotations : { ...annotations, [LAST_APPLIED]: '(hidden)' };
 }
 
 function hidden(values: unknown, other: unknown): Record<string, string> {

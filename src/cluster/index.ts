@@ -17,7 +17,7 @@ export { Lease } from './lease.ts';
 export { NamespaceWatch } from './namespace-watch.ts';
 export { putReport, type ReportResult } from './open-reports.ts';
 export { stages } from './order.ts';
-export { foreignOwner } from './owners.ts';
+export { foreignOwner, LAST_APPLIED } from './owners.ts';
 export { namespacedKinds, objectsIn } from './scan.ts';
 export { serverVersionTrouble } from './server-version.ts';
 export { staticProblems } from './static-loader.ts';

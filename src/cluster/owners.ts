@@ -32,7 +32,8 @@ export function isMark(
   return /^(kustomize|helm)\.toolkit\.fluxcd\.io\/(name|namespace)$/.test(key);
 }
 
-const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
+/** The annotation in which `kubectl apply` keeps what it applied. */
+export const LAST_APPLIED = 'kubectl.kubernetes.io/last-applied-configuration';
 const TRACKING = 'argocd.argoproj.io/tracking-id';
 
 // Marks that tools write on the objects they manage.
