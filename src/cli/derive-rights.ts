@@ -8,6 +8,7 @@ import {
   clusterScopes,
   type Environment,
   groupOf,
+  isBuiltIn,
   isInScope,
   type ObjectRef,
   type RenderedObject,
@@ -245,6 +246,11 @@ async function absent(namespaces: readonly string[], cluster: Cluster): Promise<
   return missing;
 }
 
+// As the API server demands it of definitions. A star, a part of an object (`pods/exec`) or a kind of Kubernetes itself
+// would be a right to other objects than those in Git.
+const PLURAL = /^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/;
+const GROUP = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$/;
+
 // The kinds that the environments themselves define, by `group/Kind`.
 function definitionsIn(needed: readonly Needed[]): Definitions {
   const definitions = new Map<string, Served & { readonly where: string }>();
@@ -260,6 +266,10 @@ function definitionsIn(needed: readonly Needed[]): Definitions {
     if (typeof plural !== 'string' || typeof kind !== 'string' || `${plural}.${group}` !== ref.name)
       throw new CountersignError('render-failed', `${where}: ${refText(ref)} does not say which kind it defines`, {
         hint: 'its name is `spec.names.plural`, a dot and `spec.group`',
+      });
+    if (!PLURAL.test(plural) || !GROUP.test(String(group)) || isBuiltIn({ apiVersion: `${group}/v1` }))
+      throw new CountersignError('render-failed', `${where}: ${refText(ref)} defines what no cluster would serve`, {
+        hint: '`spec.names.plural` is a DNS label, `spec.group` a domain with a dot that is not one of Kubernetes itself',
       });
     const key = `${group}/${kind}`;
     const before = definitions.get(key);

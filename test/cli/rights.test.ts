@@ -172,6 +172,28 @@ test('two definitions of one kind that disagree are refused', async () => {
   assert.match(stderr, /b\.json:1: `Gauge` of `meters\.example\.com` is defined otherwise there/);
 });
 
+test('a definition that no cluster would take gives no rights: a star, or a kind of Kubernetes itself', async () => {
+  const config = configured(environment({ clusterScoped: ['Namespace', 'CustomResourceDefinition'] }));
+  for (const [group, plural] of [
+    ['meters.example.com', '*'],
+    ['', '*'],
+    ['', 'secrets'],
+    [RBAC, 'rolebindings'],
+    ['meters', 'gauges'],
+  ]) {
+    const spec = { group, scope: 'Namespaced', names: { kind: 'Gauge', plural } };
+    const metadata = { name: `${plural}.${group}` };
+    const apiVersion = group === '' ? 'v1' : `${group}/v1`;
+    commit({
+      'crd.json': JSON.stringify({ ...JSON.parse(gauges('Namespaced')), metadata, spec }),
+      'gauge.json': JSON.stringify({ apiVersion, kind: 'Gauge', metadata: { name: 'load', namespace: 'shop' } }),
+    });
+    const { code, stdout, stderr } = await derive(config);
+    assert.deepEqual([code, stdout], [2, ''], metadata.name);
+    assert.match(stderr, /crd\.json:1: CustomResourceDefinition .* defines what no cluster would serve/);
+  }
+});
+
 test('cluster-scoped objects may be written by name where the environment says their names', async () => {
   commit({ 'role.yaml': role('ClusterRole', 'meter') });
   const cluster = async (names: string[]) => {
