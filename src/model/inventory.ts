@@ -64,6 +64,8 @@ export type Plan = {
   readonly irreversible?: readonly Irreversible[];
   /** Namespaces that did not exist before. If the change fails, they are removed again unless others use them. */
   readonly created?: readonly ObjectRef[];
+  /** New objects that were there before. If the change fails, they stay: others made them. */
+  readonly existed?: readonly ObjectRef[];
   /** Hooks that run, in order; they are among the `objects`. Their delete policies may remove them. */
   readonly hooks?: readonly { readonly object: ObjectRef; readonly phase: HookPhase; readonly order: number }[];
   /** Why the change takes place, if it has hooks. */

@@ -191,8 +191,10 @@ class Run {
       (ref) => !kept.has(refKey(ref)),
     );
     const created = new Set(purpose === 'restore' ? (open?.plan.created ?? []).map(refKey) : []);
+    // What was there before a failed change stays, whatever that wrote.
+    const existed = new Set(purpose === 'restore' ? (open?.plan.existed ?? []).map(refKey) : []);
     const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter(
-      (ref) => mayRemove(ref, revision) || created.has(refKey(ref)),
+      (ref) => (mayRemove(ref, revision) || created.has(refKey(ref))) && !existed.has(refKey(ref)),
     );
     const isDue = isForward && (changed.length > 0 || prune.length > 0 || items.some((_, i) => differs[i]));
     const hooks = items.filter((item) => isDue && isHook(item));
@@ -733,6 +735,7 @@ class Run {
     const continues = this.#intent?.index;
     const replace = this.#changed.filter((i) => i.replace).map((i) => i.ref);
     const created = this.#created();
+    const existed = this.#existed();
     const plan: Plan = {
       // with hooks that do not run this time: a change is known by all that its revision has
       objects: [...this.#changed.map((i) => i.owned), ...this.#hookItems.map((i) => this.#plannedHook(i))],
@@ -740,6 +743,7 @@ class Run {
       ...(replace.length === 0 ? {} : { replace }),
       ...(this.#irreversible.length === 0 ? {} : { irreversible: this.#irreversible }),
       ...(created.length === 0 ? {} : { created }),
+      ...(existed.length === 0 ? {} : { existed }),
       ...this.#hooksInPlan(),
     };
     const evidence = this.#ports.ledger.asEvidence(plan);
@@ -786,6 +790,13 @@ class Run {
     const isNew = (item: Item) => this.#purpose === 'apply' && isNamespace(item.ref) && item.existed === false;
     const now = this.#changed.filter(isNew).map((i) => i.ref);
     const before = this.#createdBefore;
+    return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
+  }
+
+  // An open intent has told of those that a change before this one found. A restore must find them if it is interrupted.
+  #existed(): readonly ObjectRef[] {
+    const now = this.#changed.filter((i) => i.isNew && i.existed === true).map((i) => i.ref);
+    const before = this.#state.open?.plan.existed ?? [];
     return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
   }
 

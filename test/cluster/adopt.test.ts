@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { tool } from '../../scripts/tools.ts';
-import { configMap, deployment, namespace } from '../kit/manifests.ts';
+import { BROKEN, configMap, deployment, namespace } from '../kit/manifests.ts';
 import { scratch } from '../kit/scratch.ts';
 import { countersign, until } from '../kit/service.ts';
 import { openStage } from '../kit/test-stage.ts';
@@ -260,4 +260,26 @@ test('objects of a ledger that is gone are adopted if they are as in Git', async
   await again.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
   await settledIn(name);
   assert.deepEqual(await podsOf(name), before);
+});
+
+test('a revision that fails does not remove what was there before it', async () => {
+  const name = 'adopt-failed';
+  applied(name);
+  const { uid } = (await web(name)).metadata;
+  const fleet = stage.fleet(name);
+  const spec = { ...ADOPT, health: { wait: true, timeout: '60s' } };
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec }]);
+  await stage.change(fleet, 'first', {
+    ...filesOf(name),
+    [`${PATH}/broken.yaml`]: deployment(name, 'broken', { image: BROKEN, deadline: 5 }),
+  });
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.outcome === 'failed');
+  const { entry } = await service.entry('apply.result', 'production', (e) => e.outcome === 'applied');
+  assert.equal(entry.pruned, 1, 'the new Deployment');
+  assert.equal((await web(name)).metadata.uid, uid);
+  assert.deepEqual(await stage.dataOf(name, 'settings'), { colour: 'blue', size: 'large' });
+  const good = await stage.change(fleet, 'without it', { [`${PATH}/broken.yaml`]: undefined });
+  await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
+  assert.equal((await web(name)).metadata.uid, uid);
 });
