@@ -12,7 +12,7 @@ import {
   refKey,
   refText,
 } from '../model/index.ts';
-import { effectOnPods } from '../reconcile/index.ts';
+import { effectOnPods, isPod, podOfOthers } from '../reconcile/index.ts';
 import { EXIT, type Io, paint, plain } from '../terminal/index.ts';
 import type { AdoptOptions } from './check-commands.ts';
 import { objectDiff, printDiff } from './object-diff.ts';
@@ -75,6 +75,8 @@ function candidate(one: Previewed['objects'][number], environment: Environment):
   const { live, wanted } = one;
   if (live === undefined) return { ...name, state: 'new', fields: [] };
   const label = live.metadata.labels?.[LABEL];
+  if (isPod(ref) && label !== environment.metadata.name)
+    return { ...name, state: 'refused', fields: [], text: messageOf(podOfOthers(ref)) };
   const owner =
     label === undefined || label === environment.metadata.name
       ? foreignOwner(live, one.rendered.object)
@@ -130,7 +132,7 @@ const SUMMARY: readonly (readonly [State, string])[] = [
   ['new', 'not in the cluster yet: created'],
   ['different', 'different: not taken over by `adopt`'],
   ['other', 'of another environment: not taken over'],
-  ['refused', 'refused by the API server'],
+  ['refused', 'refused: see below'],
 ];
 
 function summary(all: readonly Candidate[], io: Io): void {

@@ -23,6 +23,16 @@ export function unadopted(ref: ObjectRef, fields: readonly string[], others: num
   );
 }
 
+/**
+ * Returns the refusal of a pod that exists and that Git has now. The API server lets no one change its commands, or
+ * remove a container, so that it cannot be brought to what Git has.
+ */
+export function podOfOthers(ref: ObjectRef): CountersignError {
+  return new CountersignError('cluster-conflict', `${refText(ref)} exists, and a pod cannot be made as in Git`, {
+    hint: 'delete it (where admission is on, by break-glass): the change makes it again',
+  });
+}
+
 const WORKLOADS: ReadonlySet<string> = new Set(['Deployment', 'StatefulSet', 'DaemonSet', 'ReplicaSet']);
 
 /** Returns what a change of these fields does to running pods, as a clause; undefined if it does nothing to them. */

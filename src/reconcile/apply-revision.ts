@@ -23,10 +23,10 @@ import {
   type TroubleSeen,
   type Writing,
 } from '../model/index.ts';
-import { effectOnPods, unadopted } from './adopt.ts';
+import { effectOnPods, podOfOthers, unadopted } from './adopt.ts';
 import { awaitHealth, type Written } from './await-health.ts';
 import { isExact, type Scaled, scaledBy } from './exact.ts';
-import { type HookRun, Hooks, hooksOf, notMade, remainsOf, runsOnce } from './hooks.ts';
+import { type HookRun, Hooks, hooksOf, isPod, notMade, remainsOf, runsOnce } from './hooks.ts';
 import { irreversible, leaves, refuseUnmeant } from './irreversible.ts';
 import { brings, waitsForRole } from './needs.ts';
 import { approvalOf, approvedOf, latestOf, own, stillApproved } from './planned-objects.ts';
@@ -265,6 +265,7 @@ class Run {
         environment.spec.target.namespaces,
       );
       this.#refuseOtherOwners(rest);
+      await this.#refuseUnlike(rest);
       const { now, still } = await this.#dryRunReady(rest);
       await this.#recordIntent();
       await this.#write(now);
@@ -312,6 +313,7 @@ class Run {
     this.#refuseBackwards(missing, due);
     for (const key of missing) deferred.add(key);
     const ready = due.filter((i) => !missing.has(refKey(i.ref)));
+    await this.#refuseUnlike(ready.filter((i) => !runsOnce(i.ref)));
     await this.#inParallel(ready, (item) =>
       this.#rehearseHook(item).catch((thrown) => {
         if (!waitsForRole(item, thrown, [...this.#changed, ...due])) throw placed(thrown, item.rendered.source);
@@ -351,6 +353,7 @@ class Run {
     const { cluster, environment } = this.#ports;
     await cluster.watch([item.ref], environment.spec.target.namespaces);
     this.#refuseOtherOwners([item]);
+    if (!runsOnce(item.ref)) await this.#refuseUnlike([item]);
     await this.#dryRunEach([item]);
     item.isRehearsed = true;
     await this.#recordIntent();
@@ -414,8 +417,8 @@ class Run {
     // Before our first write: someone else may have created it since the intent.
     this.#createdBefore = (this.#state.open?.plan.created ?? []).filter((ref) => this.#isOurs(ref));
     this.#refuseOtherOwners(this.#changed);
-    await this.#refuseUnlike(this.#changed);
     const deferred = new Set(await this.#deferred(this.#changed));
+    await this.#refuseUnlike(this.#changed.filter((i) => !deferred.has(refKey(i.ref))));
     this.#refuseBackwards(deferred, this.#changed);
     await this.#dryRunEach(
       this.#changed.filter((i) => !deferred.has(refKey(i.ref))),
@@ -559,6 +562,7 @@ class Run {
         return made;
       });
     }
+    if (item.isNew && made.existed && isPod(item.ref)) throw podOfOthers(item.ref);
     item.existed ??= made.existed;
     const { admitted: _, templates: __, ...owned } = item.owned;
     const { templates = [] } = this.#state.owned.get(refKey(item.ref)) ?? {};

@@ -53,7 +53,8 @@ export function runsOnce(ref: ObjectRef): boolean {
   return !isBuiltIn(ref) || (ref.kind === 'Job' && ref.apiVersion.startsWith('batch/')) || isPod(ref);
 }
 
-function isPod({ apiVersion, kind }: ObjectRef): boolean {
+/** Tests whether an object is a pod of its own. */
+export function isPod({ apiVersion, kind }: ObjectRef): boolean {
   return kind === 'Pod' && apiVersion === 'v1';
 }
 

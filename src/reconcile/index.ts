@@ -4,8 +4,9 @@
  * ledger.
  */
 
-export { effectOnPods } from './adopt.ts';
+export { effectOnPods, podOfOthers } from './adopt.ts';
 export { isExact, scaledBy } from './exact.ts';
+export { isPod } from './hooks.ts';
 export type { ClusterPort, LiveState, ReconcilePorts, Step } from './ports.ts';
 export { Reconciler } from './reconciler.ts';
 export type { Peers, ReconcilerStatus } from './standing.ts';

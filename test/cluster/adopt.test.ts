@@ -283,3 +283,87 @@ test('a revision that fails does not remove what was there before it', async () 
   await service.entry('apply.result', 'production', (e) => e.revision === good && e.outcome === 'applied');
   assert.equal((await web(name)).metadata.uid, uid);
 });
+
+test('a definition and the first object of its kind can come in one change', async () => {
+  const name = 'adopt-kind';
+  const group = 'adopt.example.com';
+  const definition = {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `gauges.${group}` },
+    spec: {
+      ...{ group, scope: 'Namespaced', names: { kind: 'Gauge', plural: 'gauges' } },
+      versions: [
+        {
+          ...{ name: 'v1', served: true, storage: true },
+          schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
+        },
+      ],
+    },
+  };
+  const fleet = stage.fleet(name);
+  const names = [definition.metadata.name];
+  const configuration = stage.configuration(name, [
+    {
+      ...{ url: fleet.url, namespaces: [name], spec: { ...ADOPT, health: { wait: false } } },
+      clusterScoped: ['Namespace', { kind: 'CustomResourceDefinition', names }],
+    },
+  ]);
+  const first = await stage.change(fleet, 'first', {
+    [`${PATH}/ns.yaml`]: namespace(name),
+    [`${PATH}/kind.json`]: JSON.stringify(definition),
+    [`${PATH}/gauge.yaml`]: `apiVersion: ${group}/v1\nkind: Gauge\nmetadata: {name: load, namespace: ${name}}\n`,
+  });
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+});
+
+const podOf = (name: string, more = '') =>
+  `apiVersion: v1\nkind: Pod\nmetadata: {name: one, namespace: ${name}}\nspec:\n  containers:\n` +
+  '    - name: main\n      image: registry.example.test/shop/web:1.0.0\n' +
+  `      resources: {limits: {cpu: 100m, memory: 64Mi}}\n${more}`;
+
+for (const conflicts of ['adopt', 'takeOver', 'refuse'])
+  test(`a pod with a command and a container that Git does not have is not taken over: ${conflicts}`, async () => {
+    const name = `adopt-pod-${conflicts.toLowerCase()}`;
+    const file = join(directory, `${name}.yaml`);
+    const more = '      command: [sh]\n    - {name: miner, image: "registry.example.test/miner:1"}\n';
+    writeFileSync(file, `${namespace(name)}---\n${podOf(name, more)}`);
+    apply('apply', '--server-side', '-f', file);
+    const fleet = stage.fleet(name);
+    const configuration = stage.configuration(name, [
+      { url: fleet.url, namespaces: [name], mode: 'off', spec: { apply: { conflicts }, health: { wait: false } } },
+    ]);
+    const first = await stage.change(fleet, 'first', {
+      [`${PATH}/ns.yaml`]: namespace(name),
+      [`${PATH}/pod.yaml`]: podOf(name),
+    });
+    const service = await stage.serve(configuration, name);
+    const { entry } = await service.entry('apply.refused', 'production', (e) => e.revision === first);
+    assert.match(entry.error, /pod\.yaml:1: Pod \S+\/one exists, and a pod cannot be made as in Git/);
+    const { code, stdout } = await guide(fleet, configuration);
+    assert.equal(code, 1, stdout);
+    assert.match(stdout, /^refused Pod \S+\/one$/m);
+    apply('-n', name, 'delete', 'pod', 'one', '--grace-period=0', '--force');
+    await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  });
+
+test('an object that differs and is a hook in Git is not taken over either', async () => {
+  const name = 'adopt-hook';
+  applied(name);
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [
+    { url: fleet.url, namespaces: [name], spec: { ...ADOPT, health: { wait: false } } },
+  ]);
+  const first = await stage.change(fleet, 'first', {
+    ...filesOf(name),
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'red' }).replace(
+      'metadata:\n',
+      'metadata:\n  annotations: {helm.sh/hook: "pre-install,pre-upgrade"}\n',
+    ),
+  });
+  const service = await stage.serve(configuration, name);
+  const { entry } = await service.entry('apply.refused', 'production', (e) => e.revision === first);
+  assert.match(entry.error, /cm\.yaml:1: ConfigMap adopt-hook\/settings exists, and adopting it would change/);
+  assert.deepEqual(await stage.dataOf(name, 'settings'), { colour: 'blue', size: 'large' });
+});
