@@ -220,7 +220,7 @@ export class Cluster {
     const live = objectDigest(object);
     this.view.put(rendered.ref, object, live);
     if (writing.exact !== true) return { live, admitted };
-    await this.#disown(rendered.ref, ignored(rendered.ref, writing.ignore).length > 0);
+    await this.#disown(rendered.ref);
     const found = await this.compare(rendered, owned, writing);
     return { live: found.kind === 'same' ? live : undefined, admitted };
   }
@@ -581,13 +581,13 @@ export class Cluster {
   }
 
   // A replacement makes us the owner of what it changed by `Update`, too, and leaves others the owners of what they had
-  // written. Those fields would stay when Git drops them. `isShared`: others may have fields of this object.
-  async #disown(ref: ObjectRef, isShared: boolean): Promise<void> {
+  // written. Those fields would stay when Git drops them. Values that `drift.ignore` leaves to others stay without owners.
+  async #disown(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
     const live = await this.read(ref);
     const managers = (live?.metadata['managedFields'] ?? []) as readonly ManagedFields[];
     const kept = managers.filter((m) =>
-      m.manager === FIELD_MANAGER ? m.operation !== 'Update' : isShared || m.subresource !== undefined,
+      m.manager === FIELD_MANAGER ? m.operation !== 'Update' : m.subresource !== undefined,
     );
     if (live === undefined || kept.length === managers.length) return;
     const patch = [

@@ -367,3 +367,22 @@ test('an object that differs and is a hook in Git is not taken over either', asy
   assert.match(entry.error, /cm\.yaml:1: ConfigMap adopt-hook\/settings exists, and adopting it would change/);
   assert.deepEqual(await stage.dataOf(name, 'settings'), { colour: 'blue', size: 'large' });
 });
+
+test('what Git drops goes also where `drift.ignore` leaves another field of the object to others', async () => {
+  const name = 'adopt-left';
+  applied(name);
+  apply('-n', name, 'patch', 'configmap', 'settings', '--type=merge', '-p', '{"data":{"left":"theirs"}}');
+  const fleet = stage.fleet(name);
+  const drift = { ignore: [{ kind: 'ConfigMap', fields: ['/data/left'] }] };
+  const configuration = stage.configuration(name, [
+    { url: fleet.url, namespaces: [name], spec: { ...ADOPT, drift, health: { wait: false } } },
+  ]);
+  const first = await stage.change(fleet, 'first', filesOf(name));
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  const second = await stage.change(fleet, 'a key goes', {
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }),
+  });
+  await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
+  assert.deepEqual(await stage.dataOf(name, 'settings'), { colour: 'blue', left: 'theirs' });
+});
