@@ -82,7 +82,7 @@ function candidate(one: Previewed['objects'][number], environment: Environment):
       ? foreignOwner(live, one.rendered.object)
       : `the environment \`${label}\``;
   const writer = lastWriter(live, FIELD_MANAGER)?.manager;
-  const fields = adoptionChanges(live, wanted);
+  const fields = adoptionChanges(live, wanted, one.rendered.object);
   const effect = effectOnPods(ref, fields);
   const state = stateOf(label, environment, fields);
   return {

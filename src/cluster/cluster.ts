@@ -299,7 +299,7 @@ export class Cluster {
       writing.exact === true
         ? await this.#replace(rendered, owned, writing, how)
         : await this.#apply(rendered, owned, { ...writing, force: true }, how);
-    return adoptionChanges(live, wanted);
+    return adoptionChanges(live, wanted, rendered.object);
   }
 
   /**

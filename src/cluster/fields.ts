@@ -22,12 +22,12 @@ const MAX_PATHS = 20;
 
 /**
  * Returns JSON pointers to the differences between the live and the wanted object, without `status` and the server's
- * own fields.
+ * own fields; the first `limit` of them.
  */
-export function differences(is: KubernetesObject, wanted: KubernetesObject): string[] {
+export function differences(is: KubernetesObject, wanted: KubernetesObject, limit = MAX_PATHS): string[] {
   const found: string[] = [];
   const walk = (a: unknown, b: unknown, at: string) => {
-    if (found.length >= MAX_PATHS || a === b) return;
+    if (found.length >= limit || a === b) return;
     if (
       typeof a !== 'object' ||
       typeof b !== 'object' ||

@@ -401,7 +401,7 @@ class Run {
     const scaled = this.#scaled.get(refKey(item.ref));
     return {
       environment: this.#revision.environment,
-      force: apply.conflicts !== 'refuse' || mine,
+      force: apply.conflicts === 'takeOver' || (apply.conflicts === 'adopt' && item.isNew) || mine,
       ignore: drift.ignore,
       ...(item.exact ? { exact: true } : {}),
       ...(scaled === undefined ? {} : { scaled }),

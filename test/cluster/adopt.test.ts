@@ -127,7 +127,7 @@ test('what kubectl and Helm applied is taken over as it is: no restart, no marks
     assert.deepEqual([...new Set(owners)], ['countersign']);
   }
   // Pods that were there before are proven by the adopted template; what Git does not have is told.
-  await service.entry('cluster.scanned', 'production', (e) => e.unmanaged > 0);
+  await service.entry('cluster.scanned', 'production', (e) => e.revision === first && e.unmanaged > 0);
   const { stdout } = await countersign(['exception', 'list', '--data', service.data, '--output', 'json']);
   const rows = JSON.parse(stdout) as { type: string; object: string }[];
   assert.deepEqual(
@@ -385,4 +385,23 @@ test('what Git drops goes also where `drift.ignore` leaves another field of the 
   });
   await service.entry('apply.result', 'production', (e) => e.revision === second && e.outcome === 'applied');
   assert.deepEqual(await stage.dataOf(name, 'settings'), { colour: 'blue', left: 'theirs' });
+});
+
+test('once it is adopted, an object of which others own a field is refused as before where drift is only reported', async () => {
+  const name = 'adopted-report';
+  applied(name);
+  const fleet = stage.fleet(name);
+  const spec = { ...ADOPT, health: { wait: false }, drift: { mode: 'report' } };
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], mode: 'off', spec }]);
+  const first = await stage.change(fleet, 'first', filesOf(name));
+  const service = await stage.serve(configuration, name);
+  await service.entry('apply.result', 'production', (e) => e.revision === first && e.outcome === 'applied');
+  const theirs = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'settings' }, data: { colour: 'red' } };
+  const path = `/api/v1/namespaces/${name}/configmaps/settings?fieldManager=another-tool&force=true`;
+  assert.equal((await stage.admin.request('PATCH', path, theirs, 'application/apply-patch+yaml')).status, 200);
+  const next = await stage.change(fleet, 'green', {
+    [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'green', size: 'large' }),
+  });
+  const refused = await service.entry('apply.refused', 'production', (e) => e.revision === next);
+  assert.match(refused.entry.error, /`another-tool` owns `\.data\.colour`/);
 });
