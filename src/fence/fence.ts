@@ -1,7 +1,5 @@
 import { posix } from 'node:path';
-import type { ViolationCode } from '../model/index.ts';
 import {
-  CountersignError,
   digestOf,
   HOOK_ANNOTATION,
   type OrderedValue,
@@ -10,11 +8,12 @@ import {
   sha256,
   type Violation,
 } from '../model/index.ts';
-import { KEPT_OF_ALL, Kept, type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
-import { parseYaml } from '../yaml/index.ts';
-import { kustomizationFiles, type Tree } from './kustomize.ts';
-import { hostOf, type PullChart, readPin, unpackChart } from './pinned-chart.ts';
+import { type MadeDocument, type ProcessLimits, tooLarge } from '../render/index.ts';
+import { type ChartPlace, chartFiles } from './chart-files.ts';
+import { type KustomizationFiles, kustomizationFiles } from './kustomize.ts';
+import type { PullChart } from './pinned-chart.ts';
 import type { ParsedTexts, TextsToParse } from './reading-process.ts';
+import type { HelmRecipe, KustomizeRecipe, Recipe, RepositoryTree } from './recipe.ts';
 import { type FencedFile, type Ran, runFenced, withoutNetwork } from './run-fenced.ts';
 
 /** Output of a program. `content` is a digest over every input file and the program's arguments. */
@@ -22,28 +21,6 @@ export type Made = {
   readonly documents: readonly MadeDocument[];
   readonly violations: readonly Violation[];
   readonly content: string;
-};
-
-/**
- * Input of a build: a kustomization, or a chart with values from the repository. `chart` is a directory, or a file that
- * pins a chart from one of the `registries` (hosts).
- */
-export type Recipe =
-  | { readonly with: 'kustomize' }
-  | {
-      readonly with: 'helm';
-      readonly chart: string;
-      readonly registries?: readonly string[];
-      readonly values: readonly string[];
-      readonly release: string;
-      readonly namespace: string;
-      readonly kubeVersion: string;
-      readonly apiVersions: readonly string[];
-    };
-
-/** A repository at one revision. */
-export type RepositoryTree = Tree & {
-  readonly files: (directory: string) => Promise<readonly { readonly path: string; readonly mode: string }[]>;
 };
 
 /** Finds a program; called only if one is needed. Throws `tool-missing`. */
@@ -73,16 +50,19 @@ export type Fence = (
 const REMEMBERED = 50;
 const ORIGIN = 'config.kubernetes.io/origin';
 const TOP = '.countersign-kustomize';
-const PINNED = '.countersign-chart';
+const CHART_ORIGIN = /^ {2}kind: HelmChartInflationGenerator$/m;
 
 /** Returns a fence that gets its programs from `programs` and reads their output with `parse`. */
 export function openFence(programs: Programs, parse: ParseTexts, store?: MadeStore): Fence {
   const known = new Recent<Made>(REMEMBERED);
   let isolation: readonly string[] | undefined;
-  return async (recipe, directory, whole, limits, pull = noCharts) => {
+  return async (recipe, directory, whole, limits, pull) => {
     const tree = upTo(limits.size, whole);
-    const chart = recipe.with === 'helm' ? await chartFiles(recipe, directory, tree, pull) : undefined;
-    const { files, violations } = chart ?? (await kustomizationFiles(directory, tree));
+    const input =
+      recipe.with === 'helm'
+        ? { recipe, ...(await chartFiles(recipe, directory, tree, pull)) }
+        : { recipe, ...(await kustomizationFiles(directory, tree, recipe.namespace)) };
+    const { files, violations } = input;
     // including the files of a pinned chart
     const bytes = [...files.values()].reduce((sum, file) => sum + file.length, 0);
     if (tree.isExceeded() || bytes > limits.size) {
@@ -96,9 +76,12 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     }
     if (violations.length > 0) return { documents: [], violations, content: digestOf(violations) };
     const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
-    // the list of allowed sources does not affect the output
-    const { registries: _, ...told } = recipe as HelmRecipe;
-    const content = digestOf([told, directory, sorted.map(([path, bytes]) => [path, sha256(bytes)])]);
+    const runsCharts = recipe.with === 'helm' || ('charts' in input && input.charts.size > 0);
+    const content = digestOf([
+      told(recipe, runsCharts),
+      directory,
+      sorted.map(([path, bytes]) => [path, sha256(bytes)]),
+    ]);
     const before = known.get(content) ?? store?.get(content);
     if (before?.documents.every((d) => !isSealed(d.value) || d.sealedWith !== undefined) === true) {
       known.set(content, before);
@@ -109,6 +92,7 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     const isolated = isolation;
     const fenced = sorted.map(([path, bytes]): FencedFile => ({ path, content: bytes }));
     const deadline = performance.now() + limits.ms;
+    const chartProgram = recipe.with === 'kustomize' && runsCharts ? await programs('helm') : undefined;
     const make = () => {
       const run: Run = {
         program,
@@ -117,14 +101,14 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
         isolation: isolated,
         limits: { ...limits, ms: Math.max(1, deadline - performance.now()) },
       };
-      return chart !== undefined && recipe.with === 'helm'
-        ? helm(run, recipe, { directory, ...chart.chart }, fenced)
-        : kustomize(run, directory, fenced);
+      if ('chart' in input) return helm(run, input.recipe, { directory, ...input.chart }, fenced);
+      const inflate = chartProgram === undefined ? undefined : { ...input, program: chartProgram };
+      return kustomize(run, directory, fenced, inflate);
     };
     const made = await make();
     if (made.violations.length > 0) return made;
     // A chart may use the time or random values, but the approved output must be what runs.
-    if (recipe.with === 'helm') {
+    if (runsCharts) {
       const again = await make();
       if (again.violations.length > 0) return again;
       if (digestOf(again.documents) !== digestOf(made.documents)) return notReproducible(recipe, directory, content);
@@ -133,6 +117,13 @@ export function openFence(programs: Programs, parse: ParseTexts, store?: MadeSto
     known.set(content, made);
     return made;
   };
+}
+
+// The input of a recipe beside its files: the allowed registries do not affect the output, and a kustomization without
+// charts is told nothing.
+function told(recipe: Recipe, runsCharts: boolean): object {
+  const { registries: _, ...rest } = recipe as HelmRecipe;
+  return runsCharts ? rest : { with: recipe.with };
 }
 
 /** One run of a program: how to parse its output, the digest of its input, and its limits. */
@@ -175,46 +166,86 @@ function isTest(value: unknown): boolean {
 
 const TESTS: ReadonlySet<string> = new Set(['test', 'test-success', 'test-failure']);
 
-function notReproducible(recipe: HelmRecipe, directory: string, content: string): Made {
+function notReproducible(recipe: Recipe, directory: string, content: string): Made {
+  const [shown, file] =
+    recipe.with === 'helm'
+      ? [`the chart \`${recipe.chart}\` renders`, posix.join(directory, recipe.chart)]
+      : [`the charts of \`${directory}\` render`, directory];
   return {
     documents: [],
     content,
     violations: [
       {
         code: 'helm-not-reproducible',
-        message: `the chart \`${recipe.chart}\` renders differently each time`,
-        source: { file: posix.join(directory, recipe.chart), line: 1 },
+        message: `${shown} differently each time`,
+        source: { file, line: 1 },
         hint: 'pass the generated parts (`randAlphaNum`, `genCA`, `now`, …) as values',
       },
     ],
   };
 }
 
+/** The charts that a kustomization uses: the program that renders them, and their lines in each file. */
+type Inflate = Pick<KustomizationFiles, 'charts'> & { readonly program: string; readonly recipe: KustomizeRecipe };
+
 // Our own kustomization above the environment's asks for the origin of every object and changes nothing else.
 async function kustomize(
   { program, parse, content, limits, isolation }: Run,
   directory: string,
   files: readonly FencedFile[],
+  inflate: Inflate | undefined,
 ): Promise<Made> {
   const above = `resources: [${JSON.stringify(posix.join('..', directory))}]\nbuildMetadata: [originAnnotations]\n`;
   const ran = await runFenced(
     program,
-    ['build', TOP, '--load-restrictor', 'LoadRestrictionsRootOnly'],
+    ['build', TOP, '--load-restrictor', 'LoadRestrictionsRootOnly', ...(inflate === undefined ? [] : flags(inflate))],
     [...files, { path: `${TOP}/kustomization.yaml`, content: Buffer.from(above) }],
     limits,
-    isolation,
+    // Helm's default, which Kustomize overrides if the kustomization names a namespace
+    { isolation, variables: { HELM_NAMESPACE: inflate?.recipe.namespace ?? '' } },
   );
   if (!ran.ok) return failed('kustomize', directory, ran, content);
   const parsed = await parse([ran.output], limits);
   if (parsed.kind !== 'values') return unread('kustomize', directory, parsed, content);
-  const documents = parsed.values.flat().map((value): MadeDocument => {
-    const { file, object } = withoutOrigin(value);
-    return { value: object, source: { file: file ?? posix.join(directory, 'kustomization.yaml'), line: 1 } };
+  const documents = parsed.values.flat().flatMap((value): MadeDocument[] => {
+    const { file = posix.join(directory, 'kustomization.yaml'), object, isOfChart } = withoutOrigin(value);
+    if (!isOfChart) return [{ value: object, source: { file, line: 1 } }];
+    if (isTest(object)) return [];
+    return [{ value: object, source: sealedSource(object, files) ?? { file, line: lineOfChart(file, inflate) } }];
   });
   const whole = await withSealed(documents, files, parse, limits);
   return 'kind' in whole
     ? unread('kustomize', directory, whole, content)
     : { documents: whole, violations: [], content };
+}
+
+function flags({ program, recipe }: Inflate): string[] {
+  return [
+    '--enable-helm',
+    '--helm-command',
+    program,
+    '--helm-kube-version',
+    recipe.kubeVersion,
+    ...recipe.apiVersions.flatMap((version) => ['--helm-api-versions', version]),
+  ];
+}
+
+// Kustomize names the file that has the charts, but neither the chart nor the template: the first chart stands for all.
+function lineOfChart(file: string, inflate: Inflate | undefined): number {
+  return inflate?.charts.get(file)?.[0] ?? 1;
+}
+
+// The file of a sealed document has the code (MAC) that SOPS computed over it. If it has expressions, they had no
+// values when SOPS encrypted it, and it cannot be opened.
+function sealedSource(object: unknown, files: readonly FencedFile[]): MadeDocument['source'] | undefined {
+  const { sops } = object as { readonly sops?: { readonly mac?: unknown } };
+  const mac = sops?.mac;
+  if (typeof mac !== 'string' || mac === '') return undefined;
+  const template = files.find((f) => {
+    const content = Buffer.from(f.content);
+    return content.includes(mac) && !content.includes('{{');
+  });
+  return template === undefined ? undefined : { file: template.path, line: 1 };
 }
 
 function isSealed(value: unknown): boolean {
@@ -241,122 +272,23 @@ async function withSealed(
   );
 }
 
-function withoutOrigin(value: unknown): { readonly file: string | undefined; readonly object: unknown } {
+function withoutOrigin(value: unknown): {
+  readonly file: string | undefined;
+  readonly object: unknown;
+  readonly isOfChart: boolean;
+} {
   const { metadata, ...rest } = (value ?? {}) as {
     metadata?: { annotations?: Record<string, string> } & Record<string, unknown>;
   };
   const { [ORIGIN]: origin, ...annotations } = metadata?.annotations ?? {};
-  if (metadata === undefined || origin === undefined) return { file: undefined, object: value };
+  if (metadata === undefined || origin === undefined) return { file: undefined, object: value, isOfChart: false };
   const { annotations: _, ...others } = metadata;
   const path = /^path: (.+)$/m.exec(origin)?.[1] ?? /configuredIn: (.+)$/m.exec(origin)?.[1];
   return {
     file: path === undefined ? undefined : posix.normalize(posix.join(TOP, path)),
     object: { ...rest, metadata: Object.keys(annotations).length === 0 ? others : { ...others, annotations } },
+    isOfChart: CHART_ORIGIN.test(origin),
   };
-}
-
-type HelmRecipe = Extract<Recipe, { with: 'helm' }>;
-
-/** Where a chart is among the files, and the name of its directory in messages. */
-type ChartPlace = { readonly at: string; readonly shown: string };
-
-const noCharts: PullChart = async (pin) => {
-  throw new CountersignError('render-failed', `there is no way to fetch the chart \`${pin.url}\``);
-};
-
-async function chartFiles(recipe: HelmRecipe, directory: string, tree: RepositoryTree, pull: PullChart) {
-  const files = new Map<string, Uint8Array>();
-  const violations = new Kept(KEPT_OF_ALL);
-  const refuse = (file: string, code: ViolationCode, message: string, hint?: string) =>
-    violations.add(() => ({ code, message, source: { file, line: 1 }, ...(hint === undefined ? {} : { hint }) }));
-  const chart = posix.normalize(posix.join(directory, recipe.chart));
-  let place: ChartPlace = { at: chart, shown: chart };
-  if (chart.startsWith('..'))
-    refuse(directory, 'helm-outside', `the chart \`${recipe.chart}\` is outside the repository`);
-  else if (/\.ya?ml$/.test(chart)) place = (await pinned(chart, recipe, tree, pull, files, refuse)) ?? place;
-  else {
-    for (const { path, mode } of await tree.files(chart)) {
-      if (!mode.startsWith('100')) {
-        refuse(
-          path,
-          'not-a-file',
-          `\`${path}\` is a ${mode === '120000' ? 'link' : 'submodule'}, which is not supported`,
-        );
-        continue;
-      }
-      files.set(path, (await tree.file(path)) ?? new Uint8Array());
-    }
-    const definition = files.get(posix.join(chart, 'Chart.yaml'));
-    if (definition === undefined)
-      refuse(
-        chart,
-        'helm-missing',
-        `there is no chart in \`${chart}\``,
-        'keep the chart in the repository (`helm pull --untar`), or pin it by digest in a file that `chart` names',
-      );
-    else
-      for (const name of unvendored(definition, chart, files))
-        refuse(
-          posix.join(chart, 'Chart.yaml'),
-          'helm-dependency',
-          `the dependency \`${name}\` is not in the repository, so it was not signed`,
-          'run `helm dependency build` and commit `charts/`',
-        );
-  }
-  for (const values of recipe.values) {
-    const path = posix.normalize(posix.join(directory, values));
-    const bytes = path.startsWith('..') ? undefined : await tree.file(path);
-    if (bytes === undefined) refuse(path, 'helm-missing', `there is no values file \`${values}\` in the repository`);
-    else files.set(path, bytes);
-  }
-  return { files, violations: violations.list('too-many-violations', `\`${directory}\` has`), chart: place };
-}
-
-// The digest of a chart that is stored elsewhere is in the repository, which makes the chart part of the change.
-async function pinned(
-  path: string,
-  { registries = [] }: HelmRecipe,
-  tree: RepositoryTree,
-  pull: PullChart,
-  files: Map<string, Uint8Array>,
-  refuse: (file: string, code: ViolationCode, message: string, hint?: string) => void,
-): Promise<ChartPlace | undefined> {
-  const bytes = await tree.file(path);
-  if (bytes === undefined) return void refuse(path, 'helm-missing', `there is no file \`${path}\` that pins a chart`);
-  const pin = readPin(Buffer.from(bytes).toString('utf8'));
-  if (typeof pin === 'string') return void refuse(path, 'helm-pin', `\`${path}\` does not pin a chart: ${pin}`);
-  const host = hostOf(pin);
-  if (!registries.includes(host))
-    return void refuse(
-      path,
-      'helm-pin',
-      `charts from \`${host}\` are not allowed`,
-      'add it to `spec.render.registries` of the environment',
-    );
-  files.set(path, bytes);
-  const archive = unpackChart(await pull(pin), pin);
-  const at = posix.join(PINNED, archive.name);
-  for (const [name, content] of archive.files) files.set(posix.join(at, name), content);
-  for (const name of unvendored(archive.files.get('Chart.yaml') as Uint8Array, at, files))
-    refuse(
-      path,
-      'helm-dependency',
-      `the dependency \`${name}\` is not in the chart \`${pin.url}\``,
-      'package the chart after `helm dependency build`',
-    );
-  return { at, shown: `${archive.name}@${pin.digest.slice(0, 19)}` };
-}
-
-function unvendored(definition: Uint8Array, chart: string, files: ReadonlyMap<string, Uint8Array>): string[] {
-  const { dependencies } = (parseYaml(Buffer.from(definition).toString('utf8'))[0]?.value ?? {}) as {
-    dependencies?: { name?: string }[];
-  };
-  const below = [...files.keys()]
-    .filter((f) => f.startsWith(`${chart}/charts/`))
-    .map((f) => f.slice(`${chart}/charts/`.length));
-  return (dependencies ?? [])
-    .map((d) => d.name ?? '')
-    .filter((name) => !below.some((f) => f.startsWith(`${name}/`) || (f.startsWith(`${name}-`) && f.endsWith('.tgz'))));
 }
 
 async function helm(
@@ -381,7 +313,7 @@ async function helm(
     ],
     files,
     limits,
-    isolation,
+    { isolation },
   );
   if (!ran.ok) return failed('helm', shown, ran, content);
   const name = posix.basename(chart);
@@ -435,20 +367,37 @@ function failed(
       violations: [tooLarge(`${program} cannot build \`${where}\`:`, error, exceeded, where)],
       content,
     };
-  const said =
-    error
-      .split('\n')
-      .filter((l) => l.trim() !== '')
-      .at(-1) ?? 'it exited without a message';
+  const isOld = OLD_KUSTOMIZE.test(error);
+  const chart = isOld ? 'this Kustomize runs Helm 3 only' : errorOfChart(error);
+  const said = chart ?? linesOf(error).at(-1) ?? 'it exited without a message';
+  const runner = chart === undefined ? program : `${program}, which runs helm,`;
   return {
     documents: [],
     violations: [
       {
         code: program === 'helm' ? 'helm-failed' : 'kustomize-failed',
-        message: `${program} cannot build \`${where}\`: ${said.replace(/^Error: /, '').slice(0, 500)}`,
+        message: `${runner} cannot build \`${where}\`: ${said.replace(/^Error: /, '').slice(0, 500)}`,
         source: { file: where, line: 1 },
+        ...(isOld ? { hint: 'use Kustomize 5.8 or later, or Helm 3' } : {}),
       },
     ],
     content,
   };
+}
+
+// Kustomize 5.7 with Helm 4
+const OLD_KUSTOMIZE = /unknown shorthand flag: 'c' in -c|requires helm V3 but got/;
+
+// Kustomize prints, after what Helm said, the whole command line with directories that exist only while it runs.
+function errorOfChart(error: string): string | undefined {
+  const end = error.search(/^: unable to run: /m);
+  if (end === -1) return undefined;
+  const said = error.slice(0, end);
+  return linesOf(said.slice(said.lastIndexOf('Error: ')).replace(/\/\S*\/countersign-fence-[^/]+\/files\//g, '')).join(
+    ' ',
+  );
+}
+
+function linesOf(text: string): string[] {
+  return text.split('\n').filter((line) => line.trim() !== '');
 }

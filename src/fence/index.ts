@@ -5,7 +5,8 @@
  * Remote resources are refused by name before anything runs.
  */
 
-export { type Made, openFence, type Recipe, type RepositoryTree } from './fence.ts';
+export { type Made, openFence } from './fence.ts';
 export { type ChartPin, hostOf } from './pinned-chart.ts';
 export { programVersionTrouble } from './program-version.ts';
 export { ReadingProcess } from './reading-process.ts';
+export type { Recipe, RepositoryTree } from './recipe.ts';

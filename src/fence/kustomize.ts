@@ -1,13 +1,9 @@
 import { posix } from 'node:path';
-import type { Violation, ViolationCode } from '../model/index.ts';
+import type { Violation } from '../model/index.ts';
 import { KEPT_OF_ALL, Kept } from '../render/index.ts';
 import { parseYaml } from '../yaml/index.ts';
-
-/** Read access to the repository: the bytes of a file, or undefined; and whether a path is a directory. */
-export type Tree = {
-  readonly file: (path: string) => Promise<Uint8Array | undefined>;
-  readonly directory: (path: string) => Promise<boolean>;
-};
+import { type RefuseLine, readHelmCharts } from './kustomize-charts.ts';
+import type { RepositoryTree } from './recipe.ts';
 
 const NAMES = ['kustomization.yaml', 'kustomization.yml', 'Kustomization'];
 const MAX_FILES = 5000;
@@ -27,20 +23,35 @@ const LISTS = [
 ];
 const REMOTE = /^[a-z][a-z0-9+.-]*:\/\/|^git@|^[^/]+\.[a-z]{2,}\/|[?&]ref=|^git::/i;
 
+// Charts are read before Kustomize runs, in the one form that is in the kustomization itself. It would take other
+// spellings of these keys (`HelmCharts`) for the same.
+const HELM_KEYS: ReadonlySet<string> = new Set(['helmCharts', 'helmGlobals']);
+const INFLATOR = 'HelmChartInflationGenerator';
+const AS_CHARTS = ['would run a chart that was not read', 'write it as `helmCharts` of the kustomization'] as const;
+
+/** Everything that a kustomization builds on, and the lines of the charts in each of its files. */
+export type KustomizationFiles = {
+  readonly files: ReadonlyMap<string, Uint8Array>;
+  readonly violations: readonly Violation[];
+  readonly charts: ReadonlyMap<string, readonly number[]>;
+};
+
 /**
  * Returns every file a kustomization builds on, read from the repository, or why it cannot be built. Reasons are a
  * remote resource, a chart to fetch, a program to run, or a missing file. A directory that refers back to itself is
- * refused too (CVE-2022-24878).
+ * refused too (CVE-2022-24878). `namespace` is for releases of charts that name none.
  */
 export async function kustomizationFiles(
   directory: string,
-  tree: Tree,
-): Promise<{ readonly files: ReadonlyMap<string, Uint8Array>; readonly violations: readonly Violation[] }> {
+  tree: RepositoryTree,
+  namespace: string | undefined,
+): Promise<KustomizationFiles> {
   const files = new Map<string, Uint8Array>();
+  const charts = new Map<string, readonly number[]>();
   const violations = new Kept(KEPT_OF_ALL);
-  const refuse = (file: string, line: number, code: ViolationCode, message: string, hint?: string) =>
+  const refuse: RefuseLine = (file, line, code, message, hint) =>
     void violations.add(() => ({ code, message, source: { file, line }, ...(hint === undefined ? {} : { hint }) }));
-  const visit = async (at: string, from: readonly string[]): Promise<void> => {
+  const visit = async (at: string, from: readonly string[], isGenerator: boolean): Promise<void> => {
     if (from.includes(at))
       return refuse(at, 1, 'kustomize-cycle', `\`${at}\` refers to itself: ${[...from, at].join(' → ')}`);
     if (files.size > MAX_FILES)
@@ -56,15 +67,21 @@ export async function kustomizationFiles(
     const document = parseYaml(Buffer.from(one.bytes).toString('utf8'))[0];
     const value = (document?.value ?? {}) as Record<string, unknown>;
     const line = (key: string) => document?.lineOf([key]) ?? 1;
-    for (const key of ['helmCharts', 'helmChartInflationGenerator', 'helmGlobals'])
-      if (value[key] !== undefined)
-        refuse(
-          one.path,
-          line(key),
-          'kustomize-helm',
-          `\`${key}\` would fetch and run a chart`,
-          'keep the chart in the repository, in a separate environment that renders with helm',
-        );
+    const other = Object.keys(value).find((key) => /^helm/i.test(key) && !HELM_KEYS.has(key));
+    if (other !== undefined)
+      refuse(one.path, line(other), 'kustomize-helm', `\`${other}\` ${AS_CHARTS[0]}`, AS_CHARTS[1]);
+    if (HELM_KEYS.values().some((key) => value[key] !== undefined)) {
+      const user = {
+        at,
+        path: one.path,
+        value,
+        lineOf: (path: readonly (string | number)[]) => document?.lineOf(path),
+      };
+      const lines = await readHelmCharts(user, { tree, files, namespace, refuse });
+      if (lines.length > 0) charts.set(one.path, lines);
+    }
+    if (list(value['generators']).some((text) => typeof text === 'string' && namesInflator(text)))
+      refuse(one.path, line('generators'), 'kustomize-helm', `a \`${INFLATOR}\` ${AS_CHARTS[0]}`, AS_CHARTS[1]);
     for (const { path, key } of references(value)) {
       if (
         REMOTE.test(path) &&
@@ -86,13 +103,27 @@ export async function kustomizationFiles(
         continue;
       }
       const bytes = await tree.file(whole);
-      if (bytes !== undefined) files.set(whole, bytes);
-      else if (await tree.directory(whole)) await visit(whole.replace(/\/$/, ''), [...from, at]);
+      const generates = isGenerator || key === 'generators';
+      if (bytes !== undefined) {
+        files.set(whole, bytes);
+        if (generates && namesInflator(Buffer.from(bytes).toString('utf8')))
+          refuse(whole, 1, 'kustomize-helm', `a \`${INFLATOR}\` ${AS_CHARTS[0]}`, AS_CHARTS[1]);
+      } else if (await tree.directory(whole)) await visit(whole.replace(/\/$/, ''), [...from, at], generates);
       else refuse(one.path, line(key), 'kustomize-missing', `\`${path}\` is not in the repository`);
     }
   };
-  await visit(directory.replace(/\/$/, ''), []);
-  return { files, violations: violations.list('too-many-violations', `\`${directory}\` has`) };
+  await visit(directory.replace(/\/$/, ''), [], false);
+  return { files, charts, violations: violations.list('too-many-violations', `\`${directory}\` has`) };
+}
+
+// Both the text and its values: YAML can escape characters.
+function namesInflator(text: string): boolean {
+  if (text.includes(INFLATOR)) return true;
+  try {
+    return JSON.stringify(parseYaml(text).map((d) => d.value)).includes(INFLATOR);
+  } catch {
+    return false; // Kustomize says why it cannot be read
+  }
 }
 
 function references(value: Record<string, unknown>): { path: string; key: string }[] {

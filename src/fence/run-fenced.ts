@@ -16,6 +16,12 @@ export type Ran = {
 /** Limits of a program: bytes of memory, milliseconds, and bytes of output. */
 export type RunLimits = { readonly memory: number; readonly ms: number; readonly size: number };
 
+/** Command that takes the network away (default: what this system allows), and more variables of the program. */
+export type Surroundings = {
+  readonly isolation?: readonly string[];
+  readonly variables?: Readonly<Record<string, string>>;
+};
+
 export type FencedFile = { readonly path: string; readonly content: Uint8Array };
 
 // Messages that Go and the C library print first if the kernel refuses memory for the heap, a stack or a thread.
@@ -43,7 +49,7 @@ export async function runFenced(
   args: readonly string[],
   files: readonly FencedFile[],
   limits: RunLimits,
-  isolation: readonly string[] = withoutNetwork(),
+  { isolation = withoutNetwork(), variables = {} }: Surroundings = {},
 ): Promise<Ran> {
   const directory = mkdtempSync(join(tmpdir(), 'countersign-fence-'));
   try {
@@ -73,6 +79,7 @@ export async function runFenced(
       GOMEMLIMIT: String(Math.floor(limits.memory * 0.9)), // makes Go collect garbage earlier instead of being killed
       GOMAXPROCS: '2',
       LANG: 'C.UTF-8',
+      ...variables,
     };
     return await run(
       [...limitedCommand({ memory: limits.memory, fileSize: 2 * limits.size }), ...isolation, program, ...args],

@@ -448,6 +448,22 @@ export const waiverSchema = z.strictObject({
     .describe('Created by `countersign policy waive`, over everything above and the repository.'),
 });
 
+const capabilities = {
+  kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
+    .default('1.34')
+    .describe('Kubernetes version reported to charts; a verdict must not depend on the cluster that is reachable.'),
+  apiVersions: z
+    .array(
+      shapedBy(
+        'argument',
+        /^[A-Za-z0-9][A-Za-z0-9.-]{0,252}(\/[A-Za-z0-9][A-Za-z0-9.-]{0,252}){0,2}$/,
+        'an API version, or one with a kind',
+      ),
+    )
+    .default([])
+    .describe('More versions and kinds that charts may query.'),
+};
+
 const substitute = z
   .record(z.string().regex(REFERENCE_NAME, 'a name of letters, digits and underscores'), z.string().max(4096))
   .optional()
@@ -649,7 +665,10 @@ export const environmentSchema = z.strictObject({
             limits,
           }),
           z.strictObject({
-            with: z.literal('kustomize').describe('The output of `kustomize build` for the directory.'),
+            with: z
+              .literal('kustomize')
+              .describe('The output of `kustomize build` for the directory, with charts of the repository.'),
+            ...capabilities,
             substitute,
             limits,
           }),
@@ -677,21 +696,7 @@ export const environmentSchema = z.strictObject({
               .default([])
               .describe('Files with values, relative to `spec.source.path`; later ones win.'),
             release: name.optional().describe('The release name; default: the environment’s name.'),
-            kubeVersion: shapedBy('argument', /^v?1\.\d{1,4}(\.\d{1,4})?$/, 'a version such as `1.34`')
-              .default('1.34')
-              .describe(
-                'Kubernetes version reported to the chart; a verdict must not depend on the cluster that is reachable.',
-              ),
-            apiVersions: z
-              .array(
-                shapedBy(
-                  'argument',
-                  /^[A-Za-z0-9][A-Za-z0-9.-]{0,252}(\/[A-Za-z0-9][A-Za-z0-9.-]{0,252}){0,2}$/,
-                  'an API version, or one with a kind',
-                ),
-              )
-              .default([])
-              .describe('More versions and kinds that the chart may query.'),
+            ...capabilities,
             substitute,
             limits,
           }),

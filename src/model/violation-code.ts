@@ -91,7 +91,8 @@ export const VIOLATIONS = {
   'kustomize-missing': 'A kustomization names a file that is not there.',
   'kustomize-remote': 'A kustomization names a remote source.',
   'kustomize-outside': 'A kustomization reaches outside of the repository.',
-  'kustomize-helm': 'A kustomization asks for Helm charts.',
+  'kustomize-helm':
+    'A kustomization asks for a Helm chart that is not in the repository, or in a form that is not read.',
   'kustomize-cycle': 'Kustomizations include each other.',
   'kustomize-too-large': 'Kustomizations include more files than the limit.',
   'helm-failed': 'Helm could not render the chart.',

@@ -100,10 +100,12 @@ function openPrograms({ path }: ProcessSettings, say: Say): (name: Renderer) => 
 function recipeOf(environment: Environment): Recipe {
   const { metadata, spec } = environment;
   const { render } = spec;
-  if (render.with === 'kustomize') return { with: 'kustomize' };
-  if (render.with !== 'helm')
+  if (render.with === 'plain')
     throw new CountersignError('render-failed', `there is no program to render \`${render.with}\``);
   const namespace = defaultNamespace(environment);
+  // Helm alone knows groups and versions. In a cluster, charts that ask for a kind are told the truth.
+  const capabilities = { kubeVersion: render.kubeVersion, apiVersions: [...stableKinds(), ...render.apiVersions] };
+  if (render.with === 'kustomize') return { with: 'kustomize', namespace, ...capabilities };
   if (namespace === undefined)
     throw new CountersignError('render-failed', 'Helm has no namespace for its release', {
       hint: `set \`spec.target.namespace\` of the Environment \`${metadata.name}\``,
@@ -114,9 +116,7 @@ function recipeOf(environment: Environment): Recipe {
     values: render.values,
     release: render.release ?? metadata.name,
     namespace,
-    kubeVersion: render.kubeVersion,
-    // Helm alone knows groups and versions. In a cluster, charts that ask for a kind are told the truth.
-    apiVersions: [...stableKinds(), ...render.apiVersions],
+    ...capabilities,
     registries: render.registries.map((r) => r.host),
   };
 }

@@ -7,10 +7,10 @@ import { after, before, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { createTar } from 'nanotar';
 import { tool } from '../../scripts/tools.ts';
-import { type Made, ReadingProcess, type Recipe, type RepositoryTree } from '../../src/fence/index.ts';
+import { type Made, ReadingProcess, type Recipe } from '../../src/fence/index.ts';
 import { renderMade } from '../../src/render/index.ts';
 import { openSealed } from '../../src/sops/index.ts';
-import { fenceOf, LIMITS } from '../kit/rendering.ts';
+import { fenceOf, KUSTOMIZE, LIMITS, treeOf } from '../kit/rendering.ts';
 import { scratch } from '../kit/scratch.ts';
 
 const reading = new ReadingProcess();
@@ -21,23 +21,9 @@ before(async () => {
   programs = async (name) => found[name];
 });
 
-/** A repository of these files; a value of `->x` is a link. */
-function treeOf(files: Readonly<Record<string, string>>): RepositoryTree {
-  const isLink = (path: string) => files[path]?.startsWith('->') === true;
-  return {
-    file: async (path) => (files[path] === undefined || isLink(path) ? undefined : Buffer.from(files[path])),
-    directory: async (path) => Object.keys(files).some((f) => f.startsWith(`${path.replace(/\/$/, '')}/`)),
-    files: async (directory) =>
-      Object.keys(files)
-        .filter((f) => f.startsWith(`${directory}/`))
-        .map((path) => ({ path, mode: isLink(path) ? '120000' : '100644' })),
-  };
-}
-
 const make = (recipe: Recipe, directory: string, files: Readonly<Record<string, string>>): Promise<Made> =>
   fenceOf(programs, reading)(recipe, directory, treeOf(files), LIMITS);
-const kustomize = (directory: string, files: Readonly<Record<string, string>>) =>
-  make({ with: 'kustomize' }, directory, files);
+const kustomize = (directory: string, files: Readonly<Record<string, string>>) => make(KUSTOMIZE, directory, files);
 const codes = ({ violations }: Made) => violations.map((v) => v.code);
 
 /** The data of the last object. */
@@ -104,7 +90,7 @@ for (const [what, kustomization, code] of [
 ] as const)
   test(`refused before anything runs: ${what}`, async () => {
     const made = await fenceOf(() => Promise.reject(new Error('it was run')), reading)(
-      { with: 'kustomize' },
+      KUSTOMIZE,
       'clusters/prod',
       treeOf({ 'clusters/prod/kustomization.yaml': `${kustomization}\n` }),
       LIMITS,
@@ -264,9 +250,9 @@ test('the same files are made once, and are the same again from the store after 
   const store = { get: (c: string) => kept.get(c), put: (c: string, m: Made) => void kept.set(c, m) };
   const tree = treeOf(OVERLAY);
   const fence = fenceOf(counted, reading, store);
-  const one = await fence({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS);
-  assert.deepEqual(await fence({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS), one);
-  assert.deepEqual(await fenceOf(counted, reading, store)({ with: 'kustomize' }, 'clusters/prod', tree, LIMITS), one);
+  const one = await fence(KUSTOMIZE, 'clusters/prod', tree, LIMITS);
+  assert.deepEqual(await fence(KUSTOMIZE, 'clusters/prod', tree, LIMITS), one);
+  assert.deepEqual(await fenceOf(counted, reading, store)(KUSTOMIZE, 'clusters/prod', tree, LIMITS), one);
   assert.equal(runs, 1);
 });
 
@@ -475,7 +461,7 @@ test('what helm makes is handed over only up to the limits, with aliases followe
 test('what kustomize makes is handed over only up to the limits, with aliases followed', async () => {
   const bomb = `apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\nx: &a [${'1,'.repeat(500)}1]\nb: [${'*a,'.repeat(60)}*a]\n`;
   const made = await fenceOf(programs, reading)(
-    { with: 'kustomize' },
+    KUSTOMIZE,
     'k',
     treeOf({ 'k/kustomization.yaml': 'resources: [a.yaml]\n', 'k/a.yaml': bomb }),
     { ...LIMITS, values: 20_000 },

@@ -7,8 +7,10 @@ import { openRendering } from '../../src/open/index.ts';
 import { trustDocument } from '../kit/documents.ts';
 import { Fleet, sshPerson } from '../kit/fleet.ts';
 import { gateOf } from '../kit/judge.ts';
+import { rendersChartsBelow } from '../kit/rendering.ts';
 import { scratch } from '../kit/scratch.ts';
 
+const skip = (await rendersChartsBelow()) ? false : 'Kustomize 5.7 runs Helm 3 only';
 const rendering = openRendering(readProcessSettings());
 after(() => rendering.close());
 const dana = sshPerson(scratch(), 'dana');
@@ -138,4 +140,34 @@ test('one environment has several directories through a kustomization, each in i
   const target = { namespaces: ['shop', 'jobs'], namespace: 'shop' };
   const { names, refused } = await judged({ with: 'kustomize' }, files, target);
   assert.deepEqual([names, refused], [['Service jobs/web', 'Service shop/web'], []]);
+});
+
+test('a kustomization over a chart has its objects and its release in the environment’s namespace', {
+  skip,
+}, async () => {
+  const chart = Object.fromEntries(
+    Object.entries(CHART).map(([path, text]) => [path.replace('/web/', '/charts/web/'), text]),
+  );
+  const kustomization = (text: string) => ({
+    ...chart,
+    [`${PATH}/charts/web/values.yaml`]: '',
+    [`${PATH}/kustomization.yaml`]: text,
+  });
+  const render = { with: 'kustomize' };
+  const plain = await judged(render, kustomization('helmCharts: [{name: web, releaseName: production}]\n'));
+  assert.deepEqual(
+    [plain.names, plain.refused],
+    [['ConfigMap shop/settings', 'Service shop/production-web', 'ServiceAccount shop/web'], []],
+  );
+  const settings = plain.objects.find((o) => o.ref.kind === 'ConfigMap');
+  assert.deepEqual(settings?.object['data'], { host: 'web.shop.svc' });
+  assert.deepEqual(settings?.source.file, `${PATH}/kustomization.yaml`);
+  // The namespace of the chart is for what its templates write; Kustomize sets none on the other objects.
+  const several = { namespaces: ['shop', 'jobs'], namespace: 'shop' };
+  const own = 'helmCharts: [{name: web, releaseName: production, namespace: jobs}]\n';
+  assert.deepEqual((await judged(render, kustomization(own), several)).names, [
+    'ConfigMap shop/settings',
+    'Service shop/production-web',
+    'ServiceAccount jobs/web',
+  ]);
 });
