@@ -4,8 +4,8 @@ import { isMark } from './owners.ts';
 
 /**
  * Returns JSON pointers to what taking over a live object would change in it, without the marks by which tools know
- * their objects. `wanted` is the object as it would be afterwards, and `git` as it is in Git. A controller that Git does
- * not name counts as well: it would go on writing the object, or delete it.
+ * their objects. `wanted` is the object as it would be afterwards, and `git` as it is in Git. A controller that Git
+ * does not name counts as well: it would go on writing the object, or delete it.
  */
 export function adoptionChanges(
   live: KubernetesObject,

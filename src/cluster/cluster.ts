@@ -581,7 +581,8 @@ export class Cluster {
   }
 
   // A replacement makes us the owner of what it changed by `Update`, too, and leaves others the owners of what they had
-  // written. Those fields would stay when Git drops them. Values that `drift.ignore` leaves to others stay without owners.
+  // written. Those fields would stay when Git drops them. Values that `drift.ignore` leaves to others stay, without
+  // owners.
   async #disown(ref: ObjectRef): Promise<void> {
     const path = await this.#path(ref);
     const live = await this.read(ref);

@@ -385,6 +385,8 @@ function failed(
   };
 }
 
+// the copy of the files, and where Kustomize puts values
+const RUN_IN = /\/\S*\/countersign-fence-[^/]+\/(?:files|home\/kustomize-helm-\d+)\//g;
 // Kustomize 5.7 with Helm 4
 const OLD_KUSTOMIZE = /unknown shorthand flag: 'c' in -c|requires helm V3 but got/;
 
@@ -393,9 +395,7 @@ function errorOfChart(error: string): string | undefined {
   const end = error.search(/^: unable to run: /m);
   if (end === -1) return undefined;
   const said = error.slice(0, end);
-  return linesOf(said.slice(said.lastIndexOf('Error: ')).replace(/\/\S*\/countersign-fence-[^/]+\/files\//g, '')).join(
-    ' ',
-  );
+  return linesOf(said.slice(said.lastIndexOf('Error: ')).replace(RUN_IN, '')).join(' ');
 }
 
 function linesOf(text: string): string[] {

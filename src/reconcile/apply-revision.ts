@@ -797,7 +797,8 @@ class Run {
     return [...new Map([...before, ...now].map((ref) => [refKey(ref), ref])).values()];
   }
 
-  // An open intent has told of those that a change before this one found. A restore must find them if it is interrupted.
+  // An open intent has told of those that a change before this one found. A restore that is interrupted must find
+  // them again.
   #existed(): readonly ObjectRef[] {
     const now = this.#changed.filter((i) => i.isNew && i.existed === true).map((i) => i.ref);
     const before = this.#state.open?.plan.existed ?? [];

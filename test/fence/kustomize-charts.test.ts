@@ -241,6 +241,22 @@ for (const [what, kustomization, code, message, hint, more = {}] of [
     { 'v.yaml': 'a: 1\n' },
   ],
   [
+    'default values that Kustomize does not read',
+    'helmCharts: [{name: web}]\nhelmGlobals: {chartHome: ../charts}',
+    'kustomize-outside',
+    /`\.\.\/charts\/web\/values\.yaml` is not in or below `k`/,
+    /set `valuesFile` to a file below `k`/,
+    { 'charts/web/Chart.yaml': DEFINITION, 'charts/web/values.yaml': '' },
+  ],
+  [
+    'a chart without the default values that Kustomize reads',
+    'helmCharts: [{name: bare}]',
+    'kustomize-missing',
+    /no values file `charts\/bare\/values\.yaml`/,
+    /^$/,
+    { 'k/charts/bare/Chart.yaml': DEFINITION },
+  ],
+  [
     'a field in another spelling',
     'helmCharts: [{name: web, Repo: x}]',
     'kustomize-helm',
@@ -323,6 +339,8 @@ test('Helm’s own words say why a chart cannot be rendered, without the directo
   const message = made.violations[0]?.message ?? '';
   assert.match(message, /^kustomize, which runs helm, cannot build `k`: [^\n]*not like this/);
   assert.doesNotMatch(message, /countersign-fence|HELM_|unable to run/);
+  const unread = { ...withTemplate(CM('  v: x\n')), 'k/charts/web/values.yaml': 'a: [\n' };
+  assert.match((await make(unread)).violations[0]?.message ?? '', /failed to parse web-kustomize-values\.yaml/);
 });
 
 test('a chart below Kustomize that takes longer or more memory than it may is ended', { skip }, async () => {
