@@ -269,7 +269,9 @@ function definitionsIn(needed: readonly Needed[]): Definitions {
       });
     if (!PLURAL.test(plural) || !GROUP.test(String(group)) || isBuiltIn({ apiVersion: `${group}/v1` }))
       throw new CountersignError('render-failed', `${where}: ${refText(ref)} defines what no cluster would serve`, {
-        hint: '`spec.names.plural` is a DNS label, `spec.group` a domain with a dot that is not one of Kubernetes itself',
+        hint:
+          '`spec.names.plural` is a DNS label, and `spec.group` a domain with a dot ' +
+          'that is not one of Kubernetes itself',
       });
     const key = `${group}/${kind}`;
     const before = definitions.get(key);
