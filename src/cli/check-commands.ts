@@ -112,10 +112,11 @@ Examples:
     );
 }
 
-export function adoptCommand(program: Parent) {
+// Both compare a commit with the cluster, by dry runs.
+function comparing(program: Parent, name: 'adopt' | 'diff', description: string) {
   return program
-    .command('adopt')
-    .description('show whether what already runs can be taken over as it is, and what differs; writes nothing')
+    .command(name)
+    .description(description)
     .addOption(repo())
     .addOption(config())
     .addOption(trust())
@@ -123,40 +124,41 @@ export function adoptCommand(program: Parent) {
     .option('--revision <commit>', 'the commit to compare the cluster with', 'HEAD')
     .addOption(kubeconfig())
     .addOption(context())
-    .addOption(output('text', 'json'))
-    .addHelpText(
-      'after',
-      `
-Exit code 0: everything can be taken over, 1: something differs.
+    .addOption(output('text', 'json'));
+}
+
+export function adoptCommand(program: Parent) {
+  return comparing(
+    program,
+    'adopt',
+    'show whether what already runs can be taken over as it is, and what differs; writes nothing',
+  ).addHelpText(
+    'after',
+    `
+Exit codes: 0 everything can be taken over, 1 something differs,
+2 it could not be determined.
 
 Examples:
   countersign adopt
   countersign adopt --environment production --context production
   countersign adopt --output json`,
-    );
+  );
 }
 
 export function diffCommand(program: Parent) {
-  return program
-    .command('diff')
-    .description('show what a revision would change in the cluster, by a server-side dry run; Secret values are hidden')
-    .addOption(repo())
-    .addOption(config())
-    .addOption(trust())
-    .addOption(environment())
-    .option('--revision <commit>', 'the commit to compare the cluster with', 'HEAD')
-    .addOption(kubeconfig())
-    .addOption(context())
-    .addOption(output('text', 'json'))
-    .addHelpText(
-      'after',
-      `
+  return comparing(
+    program,
+    'diff',
+    'show what a revision would change in the cluster, by a server-side dry run; Secret values are hidden',
+  ).addHelpText(
+    'after',
+    `
 Examples:
   countersign diff
   countersign diff --environment production --revision origin/main
 
 Exit codes: 0 no difference, 1 a difference, 2 it could not be determined.`,
-    );
+  );
 }
 
 export function initCommand(program: Parent) {
