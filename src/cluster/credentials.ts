@@ -3,7 +3,7 @@ import type { RequestOptions } from 'node:https';
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { KubeConfig } from '@kubernetes/client-node';
-import { CountersignError, type ErrorCode } from '../model/index.ts';
+import { resultOf, type ThreadAnswer } from '../model/index.ts';
 import type { ClusterAddress } from './cluster-address.ts';
 
 /** An API server's address, and the parts of requests to it that prove who we are. */
@@ -27,8 +27,7 @@ export type ReadAside =
       readonly files: readonly string[];
       readonly state: string;
     }
-  | { readonly kind: 'program' }
-  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
+  | { readonly kind: 'program' };
 
 /** Opens the credentials of an address. Throws `config-invalid`. */
 export async function openCredentials(
@@ -97,18 +96,17 @@ export function stateOf(files: readonly string[]): string {
     .join();
 }
 
-async function readAside(address: ClusterAddress): Promise<Exclude<ReadAside, { kind: 'failed' }>> {
+async function readAside(address: ClusterAddress): Promise<ReadAside> {
   const worker = new Worker(new URL(`./kubeconfig-thread${extname(import.meta.url)}`, import.meta.url), {
     workerData: address,
   });
   try {
-    const answer = await new Promise<ReadAside>((done, failed) => {
+    const answer = await new Promise<ThreadAnswer<ReadAside>>((done, failed) => {
       worker.once('message', done);
       worker.once('error', failed);
       worker.once('exit', () => failed(new Error('the thread that reads the kubeconfig ended early')));
     });
-    if (answer.kind !== 'failed') return answer;
-    throw new CountersignError(answer.code, answer.message, answer.hint === undefined ? {} : { hint: answer.hint });
+    return resultOf(answer);
   } finally {
     await worker.terminate();
   }

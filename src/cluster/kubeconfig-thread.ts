@@ -1,17 +1,12 @@
 import type { RequestOptions } from 'node:https';
 import { parentPort, workerData } from 'node:worker_threads';
-import { CountersignError } from '../model/index.ts';
+import { answerOf } from '../model/index.ts';
 import type { ClusterAddress } from './cluster-address.ts';
 import { type ReadAside, stateOf } from './credentials.ts';
 import { loadKubeConfig } from './load-kubeconfig.ts';
 
 // Reads one kubeconfig and ends.
-parentPort?.postMessage(
-  await read(workerData as ClusterAddress).catch((thrown: unknown): ReadAside => {
-    if (!(thrown instanceof CountersignError)) throw thrown;
-    return { kind: 'failed', code: thrown.code, message: thrown.message, hint: thrown.hint };
-  }),
-);
+parentPort?.postMessage(await answerOf(() => read(workerData as ClusterAddress)));
 
 async function read(address: ClusterAddress): Promise<ReadAside> {
   const config = loadKubeConfig(address);

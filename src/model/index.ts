@@ -56,6 +56,7 @@ export * from './stated.ts';
 export * from './substitute-text.ts';
 export { type MinorOf, SUPPORTED, supportedRange, type Versioned, versionTrouble } from './supported-versions.ts';
 export * from './target-cluster.ts';
+export * from './thread-answer.ts';
 export { TOKEN_PATH, TOKEN_SOURCE, TOKEN_VOLUME } from './token-volume.ts';
 export * from './told.ts';
 export * from './trace.ts';

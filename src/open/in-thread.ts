@@ -1,11 +1,6 @@
 import { basename } from 'node:path';
 import { parentPort, Worker } from 'node:worker_threads';
-import { CountersignError, type ErrorCode, messageOf } from '../model/index.ts';
-
-/** Result of a thread. */
-type Answer<T> =
-  | { readonly done: T }
-  | { readonly code: ErrorCode; readonly message: string; readonly hint: string | undefined };
+import { answerOf, resultOf, type ThreadAnswer } from '../model/index.ts';
 
 const YOUNG_MB = 32; // short-lived objects; without a limit this space grows to several times that
 
@@ -31,13 +26,12 @@ export async function inThread<T>(
   signal?.addEventListener('abort', end, { once: true });
   if (signal?.aborted === true) end();
   try {
-    const answer = await new Promise<Answer<T>>((done, failed) => {
+    const answer = await new Promise<ThreadAnswer<T>>((done, failed) => {
       worker.once('message', done);
       worker.once('error', failed);
       worker.once('exit', () => failed(new Error(`the thread ${basename(module.pathname)} ended early`)));
     });
-    if ('done' in answer) return answer.done;
-    throw new CountersignError(answer.code, answer.message, answer.hint === undefined ? {} : { hint: answer.hint });
+    return resultOf(answer);
   } finally {
     clearTimeout(limit);
     signal?.removeEventListener('abort', end);
@@ -47,12 +41,5 @@ export async function inThread<T>(
 
 /** Runs a task in such a thread and returns its result to the caller. */
 export async function answerWith<T>(task: () => Promise<T>): Promise<void> {
-  const answer = await task().then(
-    (done): Answer<T> => ({ done }),
-    (thrown: unknown): Answer<T> => {
-      if (!(thrown instanceof CountersignError)) throw thrown;
-      return { code: thrown.code, message: messageOf(thrown), hint: thrown.hint };
-    },
-  );
-  parentPort?.postMessage(answer);
+  parentPort?.postMessage(await answerOf(task));
 }

@@ -7,6 +7,7 @@ import type {
   RequestOnRecord,
   RulesAt,
 } from '../gate/index.ts';
+import type { ThreadAnswer } from '../model/index.ts';
 import type { Identity } from '../webhook/index.ts';
 
 /** Data for starting a thread that answers the API server. */
@@ -73,8 +74,8 @@ export type ServiceCalls = {
 
 /** Calls from the service to a thread. */
 export type ThreadCalls = {
-  /** Resolves when it listens. */
-  listen(): Promise<void>;
+  /** Resolves when it listens, or with why it cannot. */
+  listen(): Promise<ThreadAnswer<void>>;
   /**
    * Resolves when the next request is decided by these scopes and none by the previous ones. Undefined makes requests
    * wait.

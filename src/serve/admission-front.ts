@@ -11,7 +11,7 @@ import type { ProcessSettings } from '../config/index.ts';
 import type { AdmissionRecords, AdmissionScope, BreakGlass, ClusterFacts, Grant, LoadRules } from '../gate/index.ts';
 import type { Metrics } from '../http/index.ts';
 import type { Ledger } from '../ledger/index.ts';
-import { CountersignError, type Environment, messageOf, Recent, within } from '../model/index.ts';
+import { CountersignError, type Environment, messageOf, Recent, resultOf, within } from '../model/index.ts';
 import { readSecret } from '../open/index.ts';
 import type { PolicyPool } from '../policy/index.ts';
 import { CertificateKeeper, type CertificateSource, Demand, fromFiles, selfMade } from '../webhook/index.ts';
@@ -277,7 +277,7 @@ export class AdmissionFront {
     worker.on('error', (thrown) => this.#log.error({}, `a webhook thread failed: ${messageOf(thrown)}`));
     worker.on('exit', () => this.#ended(thread));
     try {
-      await calls.listen();
+      resultOf(await calls.listen());
       // Changes that arrived while it was being started.
       await calls.show((this.#keeper as CertificateKeeper).identity);
       if (this.#by !== undefined) await calls.decideBy(this.#by);

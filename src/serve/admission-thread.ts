@@ -14,6 +14,7 @@ import {
 } from '../gate/index.ts';
 import { LedgerReader } from '../ledger/index.ts';
 import {
+  answerOf,
   collectLeftovers,
   durationMs,
   messageOf,
@@ -61,7 +62,7 @@ let forget: () => Promise<void> = () => Promise.resolve();
 let turn: Promise<void> = Promise.resolve();
 
 const threadCalls: ThreadCalls = {
-  listen: () => listen(server, host, port, '--webhook', shares),
+  listen: () => answerOf(() => listen(server, host, port, '--webhook', shares)),
   // One after the other: the last call wins.
   decideBy: (by) => {
     turn = turn.then(
