@@ -205,20 +205,25 @@ function auditFlags(directory: string, { url, token, log }: AuditSink): string[]
   ];
 }
 
-/** Ports nobody listens on just now. */
+// Below the ports that a system gives to outgoing connections: one of those would take a port before its server does.
+const [FIRST_PORT, PORTS] = [20_000, 12_000];
+
+/** Ports that no one listens on just now. */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve) => {
-          const server = createServer().listen(0, '127.0.0.1', () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((s) => (s.address() as { port: number }).port);
-  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))));
-  return ports;
+  const found = new Set<number>();
+  while (found.size < count) {
+    const port = FIRST_PORT + Math.floor(Math.random() * PORTS);
+    if (await isFree(port)) found.add(port);
+  }
+  return [...found];
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }
 
 function start(directory: string, name: string, program: string, args: string[]): ChildProcess {
