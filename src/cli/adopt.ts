@@ -34,7 +34,7 @@ type Candidate = {
   readonly writer?: string;
   /** JSON pointers to what would change. */
   readonly fields: readonly string[];
-  /** What that does to running pods. */
+  /** The effect of that on running pods. */
   readonly effect?: string;
   /** A diff, or why it is refused. */
   readonly text?: string;
@@ -102,7 +102,7 @@ function stateOf(label: string | undefined, environment: Environment, fields: re
   return fields.length === 0 ? 'same' : 'different';
 }
 
-// What the governed namespaces have that no file of this revision makes.
+// Returns objects in the governed namespaces that no file of this revision makes.
 async function besideGit(server: ApiServer, environment: Environment, refs: readonly ObjectRef[]): Promise<Beside> {
   const { namespaces } = environment.spec.target;
   const all: Scanned[] = [];

@@ -20,7 +20,7 @@ import { ofCluster } from '../serve/index.ts';
 import { type Io, paint, plain } from '../terminal/index.ts';
 import type { ManifestsOptions } from './serve-commands.ts';
 
-/** What the environments of a configuration need of a cluster. */
+/** The rights that the environments of a configuration need in a cluster. */
 export type DerivedRights = {
   readonly governed: readonly string[];
   readonly missing: readonly string[];

@@ -20,7 +20,7 @@ export type Grants = {
   readonly boundInCluster: readonly string[];
 };
 
-/** What the service does in a cluster: for whom rights are, and which. */
+/** The service's work in a cluster: for whom rights are, and which. */
 export type RightsPlan = {
   /** The namespace of the service and its account. */
   readonly namespace: string;
@@ -83,7 +83,7 @@ function rbac(kind: string, name: string, content: object, namespace?: string): 
   return { apiVersion: `${RBAC}/v1`, kind, metadata: { name, ...place, labels: LABELS }, ...content };
 }
 
-// What the service does whatever the environments have: see decision 29 for the request behind each rule.
+// Rights that do not depend on the environments: see decision 29 for the request behind each rule.
 function clusterRules({ webhook, impersonated }: RightsPlan): readonly Rule[] {
   const accounts = sorted(impersonated.map((account) => account.slice(account.indexOf('/') + 1)));
   return [

@@ -163,7 +163,7 @@ export class Cluster {
 
   /**
    * Returns the owner of an object with the label of a different environment, or with ours but a different ledger.
-   * Returns undefined if no one else owns it. `anyLedger`: our environment's objects are ours whatever the ledger.
+   * Returns undefined if no one else owns it. `anyLedger`: our environment's objects are ours under any ledger.
    */
   otherOwner(ref: ObjectRef, environment: string, anyLedger = false): string | undefined {
     const live = this.view.get(ref);

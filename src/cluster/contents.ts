@@ -2,7 +2,7 @@ import { controllerOf, type KubernetesObject, type ObjectRef } from '../model/in
 import type { ApiServer } from './api-server.ts';
 import { objectsIn } from './scan.ts';
 
-/** What a namespace holds: uids of our objects and of what controllers made of them, and everything else. */
+/** Contents of a namespace: uids of our objects and of those that controllers made from them, and everything else. */
 export type Contents = { readonly own: ReadonlySet<string>; readonly others: readonly ObjectRef[] };
 
 // The API server or its metrics make these; they go with the namespace.

@@ -106,7 +106,7 @@ type Judged = {
   readonly objects: readonly RenderedObject[];
   /** SHA-256 over path, mode and SHA-256 of every file. */
   readonly content: string;
-  /** What the cluster said of kinds. */
+  /** The cluster's answers about kinds. */
   readonly served: RenderedTree['served'];
   readonly rollback: boolean;
   readonly allows: readonly string[];

@@ -55,7 +55,7 @@ export class ContentAccount {
   // Version of each object that was proven, by its uid: since the last full reading began, and before.
   #proven = new Map<string, string>();
   #before: ReadonlyMap<string, string> = new Map();
-  // The same as of the last full reading, whatever was approved then.
+  // The same as of the last full reading, on any basis.
   #earlier: ReadonlyMap<string, string> = new Map();
   readonly #doubts = new Map<string, Doubt>();
   readonly #letThrough: LetThrough;

@@ -119,7 +119,7 @@ export class LetThrough {
     return 'same';
   }
 
-  // What stood when it was last recorded, but for objects that were written since: their last write counts.
+  // The objects as last recorded, except those written since: their last write counts.
   #stood(): Map<string, Known> {
     const last = this.#ledger.latest(['admission.standing'], this.#environment);
     this.#readOn();
@@ -177,7 +177,7 @@ export class LetThrough {
         read.from = at.index;
       }
     } catch (thrown) {
-      // What is archived is not read, so it is no proof.
+      // Archived entries are not read, so they are no proof.
       if (!(thrown instanceof CountersignError && thrown.code === 'entry-archived')) throw thrown;
       if (read !== undefined) read.floor = read.from;
     }
@@ -212,7 +212,7 @@ export class LetThrough {
   }
 }
 
-// What makes pods is scaled and annotated by others; its template says what runs.
+// Others scale and annotate objects that make pods; the template says what runs.
 function contentOf(object: KubernetesObject): string {
   const template = isPodOrMaker(object) ? templateDigest(object) : undefined;
   return template === undefined ? contentDigest(unclaimed(unbound(object))) : `template ${template}`;

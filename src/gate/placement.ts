@@ -67,7 +67,7 @@ const ALWAYS: readonly Occasion[] = ['install', 'upgrade', 'rollback'];
 const never: readonly Run[] = [];
 const on = (phase: Run['phase'], ...occasions: readonly Occasion[]): readonly Run[] => [{ phase, on: occasions }];
 
-/** What each name means. Helm's `crd-install` makes no hook: Helm 3 and Argo CD take it for an ordinary object. */
+/** The meaning of each name. Helm's `crd-install` makes no hook: Helm 3 and Argo CD take it for an ordinary object. */
 const HOOKS: Readonly<Record<string, Readonly<Record<string, readonly Run[]>>>> = {
   [ARGO.hook]: {
     PreSync: on('before', ...ALWAYS),

@@ -85,7 +85,7 @@ export async function renderTree(gate: RenderParts, tree: string): Promise<Rende
   };
 }
 
-// What was read, as it is written; violations and warnings may still be added.
+// The result so far, as it is written; violations and warnings may still be added.
 type Read = {
   readonly objects: readonly RenderedObject[];
   readonly violations: Kept;

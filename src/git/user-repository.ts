@@ -40,7 +40,7 @@ export class UserRepository {
     return id;
   }
 
-  // What to do about a commit that is not here: an ancestor beyond the first commit cannot be fetched.
+  // Returns the hint for a commit that is not here: an ancestor beyond the first commit cannot be fetched.
   async #absent(name: string): Promise<string> {
     const base = name.replace(/[~^].*$/s, '');
     if (base === name || base === '') return 'fetch it first: `git fetch origin`';

@@ -4,7 +4,7 @@ import { list, record } from './approved-template.ts';
 type Json = Readonly<Record<string, unknown>>;
 type Mutable = Record<string, unknown>;
 
-/** What plugins of the API server do to pods that not every cluster has switched on, and the namespace they read. */
+/** Effects on pods of API server plugins that are not on in every cluster, and the namespace they read. */
 export type Plugins = {
   readonly names: readonly ApiServerPlugin[];
   /** Undefined if no plugin here reads it. */

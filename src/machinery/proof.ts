@@ -77,7 +77,7 @@ export type Proof =
   | { readonly kind: 'unproven'; readonly reason: string; readonly lateMs?: number; readonly isOfOperator?: true }
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** What an `unproven` says besides its reason. */
+/** Further details of an `unproven`, besides its reason. */
 type Doubt = { readonly lateMs?: number; readonly isOfOperator?: true };
 
 /** Everything that a proof needs. */

@@ -4,7 +4,7 @@ export type WrittenOperator = string | Operator;
 /** An identity that may write objects which belong to an object in Git, and which ones. */
 export type Operator = {
   readonly identity: string;
-  /** What it may write; everything if undefined. */
+  /** The kinds and images it may write; everything if undefined. */
   readonly makes?:
     | {
         /** `Kind`, or `Kind.group`; all kinds if undefined. */

@@ -90,7 +90,7 @@ type Consulted = {
    * `spec.target.namespace` of the environment at the time.
    */
   readonly rendered?: Rendered;
-  /** What the cluster said of kinds, by `Kind.group`, where no content of the repository tells their scope. */
+  /** The cluster's answers about kinds, by `Kind.group`, where no content of the repository tells their scope. */
   readonly served?: Readonly<Record<string, KindScope>>;
 };
 

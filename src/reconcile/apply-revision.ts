@@ -191,7 +191,7 @@ class Run {
       (ref) => !kept.has(refKey(ref)),
     );
     const created = new Set(purpose === 'restore' ? (open?.plan.created ?? []).map(refKey) : []);
-    // What was there before a failed change stays, whatever that wrote.
+    // Objects that existed before a failed change stay, even if it wrote them.
     const existed = new Set(purpose === 'restore' ? (open?.plan.existed ?? []).map(refKey) : []);
     const prune = [...new Map(gone.map((ref) => [refKey(ref), ref])).values()].filter(
       (ref) => (mayRemove(ref, revision) || created.has(refKey(ref))) && !existed.has(refKey(ref)),
@@ -362,7 +362,7 @@ class Run {
   async #writeHook(item: Item): Promise<void> {
     await this.#prepareHook(item);
     await this.#writeOne(item);
-    item.isRehearsed = false; // in another phase, it is made anew
+    item.isRehearsed = false; // in another phase, it is made again
   }
 
   // A newer commit does not end it half-way.
@@ -380,7 +380,7 @@ class Run {
     );
   }
 
-  // What cannot be cleaned up does not fail a change that is healthy.
+  // A clean-up that fails does not fail a change that is healthy.
   async #sweep(): Promise<void> {
     const { environment } = this.#revision;
     for (const refused of await this.#hooks.sweep()) this.#ports.log.warn({ environment }, refused);
@@ -841,7 +841,7 @@ class Run {
     }
     const before = this.#settled.get(refKey(ref));
     if (before?.rendered === owned.rendered && before.hook === 'stays') return { ...owned, hook: 'stays' };
-    // What an earlier revision made stays as that made it.
+    // Objects that an earlier revision made stay as it made them.
     if (this.#goesForward) return { ...owned, ...approvalOf(before), ...ran };
     return { ...owned, ...stillApproved(owned, this.#state), ...ran };
   }

@@ -299,7 +299,7 @@ export class Hooks<T extends HookItem> {
   }
 }
 
-/** Returns what the open change has brought about for good, whatever is restored: the hooks and Jobs that ran. */
+/** Returns the effects of the open change that no restore undoes: the hooks and Jobs that ran. */
 export function remainsOf({ ledger, environment, state }: ReconcilePorts): readonly Irreversible[] {
   const { open, settled } = state();
   const made = ledger.all('hook.started', environment.metadata.name).filter((r) => r.index > settled);

@@ -526,7 +526,7 @@ function ofRuns(source: ReportSource): Draft[] {
   });
   const ended = new Set(source.within('apply.result').map((r) => r.entry.intent));
   const interrupted = source.within('apply.intent').flatMap((r) => {
-    // What failed was not interrupted: it has a row of its own.
+    // A failed change was not interrupted: it has a row of its own.
     if (r.entry.takesOver === undefined || ended.has(r.entry.takesOver)) return [];
     const text = { object: r.entry.revision.slice(0, 12), cause: `entry ${r.entry.takesOver} had no result` };
     return [row(r, 'apply-interrupted', text, undone(r, `taken over (${r.entry.purpose})`))];
