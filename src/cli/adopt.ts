@@ -106,20 +106,17 @@ function stateOf(label: string | undefined, environment: Environment, fields: re
 async function besideGit(server: ApiServer, environment: Environment, refs: readonly ObjectRef[]): Promise<Beside> {
   const { namespaces } = environment.spec.target;
   const all: Scanned[] = [];
-  const lists = objectsIn(server, namespaces, { isFresh: true });
-  for (;;) {
-    const list = await lists.next().catch((thrown: unknown) => {
+  const pages = objectsIn(server, namespaces, { isFresh: true });
+  const next = () =>
+    pages.next().catch((thrown: unknown) => {
       throw new CountersignError('cluster-unreachable', `the namespaces cannot be read: ${messageOf(thrown)}`, {
         hint: 'give a kubeconfig with `get` and `list` on them: --kubeconfig, --context',
       });
     });
-    if (list.done === true) {
-      const owned = new Map(refs.map((ref) => [refKey(ref), {}]));
-      const whose = belonging(all, { owned });
-      return { unmanaged: all.filter((_, i) => whose[i] === 'unmanaged').sort(byKey), unread: list.value };
-    }
-    all.push(...list.value.map((object) => scanned(object)));
-  }
+  let page = await next();
+  for (; page.done !== true; page = await next()) all.push(...page.value.map((object) => scanned(object)));
+  const whose = belonging(all, { owned: new Map(refs.map((ref) => [refKey(ref), {}])) });
+  return { unmanaged: all.filter((_, i) => whose[i] === 'unmanaged').sort(byKey), unread: page.value };
 }
 
 function byKey(a: Scanned, b: Scanned): number {

@@ -1,4 +1,5 @@
 import { INSTALLED, INSTALLED_IN_NAMESPACES, policyNames, readableKinds, resourceOf } from '../model/index.ts';
+import { DOCUMENTS } from './configuration-objects.ts';
 import { MANAGED } from './webhook-objects.ts';
 
 /** A kind that environments render, as the API serves it. */
@@ -49,7 +50,6 @@ const LABELS = { 'app.kubernetes.io/name': 'countersign', ...MANAGED };
 const READ = ['get', 'list', 'watch'];
 // A server-side apply of an object that is not there needs `create`; an exact replacement is an `update`.
 const WRITE = ['create', 'update', 'patch', 'delete'];
-const DOCUMENTS = ['environments', 'environmentsets', 'notifiers', 'reportschedules', 'trustpolicies'];
 const REGISTRATION = 'admissionregistration.k8s.io';
 const POLICIES = ['validatingadmissionpolicies', 'validatingadmissionpolicybindings'];
 

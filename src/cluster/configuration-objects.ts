@@ -11,6 +11,9 @@ const KINDS = {
   ReportSchedule: 'reportschedules',
 } as const;
 
+/** Plurals of our documents. */
+export const DOCUMENTS: readonly string[] = Object.values(KINDS).sort();
+
 /** One of our documents, stored as an object in a cluster. */
 export type ClusterDocument = {
   readonly kind: keyof typeof KINDS;
