@@ -45,7 +45,7 @@ type Beside = { readonly unmanaged: readonly Scanned[]; readonly unread: readonl
 /**
  * Implements `countersign adopt`: compares a revision of a checkout with what runs, and says of each object whether
  * `spec.apply.conflicts: adopt` can take it over. Nothing is written. Exit code 0 if all can be, 1 if not, 2 if it
- * could not be determined.
+ * could not be determined, or if not everything beside it could be read.
  */
 export function adopt(options: AdoptOptions, settings: ProcessSettings, io: Io): Promise<number> {
   return withPreviews(options, settings, io, async (found) => {
@@ -62,7 +62,8 @@ export function adopt(options: AdoptOptions, settings: ProcessSettings, io: Io):
       showBeside(beside, io);
       next(environment, all, isReady, io);
     }
-    return isReady ? EXIT.yes : EXIT.no;
+    if (!isReady) return EXIT.no;
+    return beside.unread.length === 0 ? EXIT.yes : EXIT.undecided;
   });
 }
 
@@ -157,7 +158,8 @@ function showBeside({ unmanaged, unread }: Beside, io: Io): void {
     );
   for (const { ref, manager, since } of unmanaged)
     io.out(`  ${plain(refText(ref))}\n      by ${plain(manager || 'an unknown manager')} since ${since}\n`);
-  if (unread.length > 0) io.out(`\n${paint(io, 'yellow', 'not read:')} ${unread.join(', ')}\n`);
+  if (unread.length > 0)
+    io.out(`\n${paint(io, 'yellow', 'not read:')} ${unread.join(', ')}; use an account that may list these\n`);
 }
 
 function next({ metadata, spec }: Environment, all: readonly Candidate[], isReady: boolean, io: Io): void {

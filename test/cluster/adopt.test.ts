@@ -405,3 +405,18 @@ test('once it is adopted, an object of which others own a field is refused as be
   const refused = await service.entry('apply.refused', 'production', (e) => e.revision === next);
   assert.match(refused.entry.error, /`another-tool` owns `\.data\.colour`/);
 });
+
+test('a kind that the account may not list leaves open what else is there', async () => {
+  const name = 'adopt-unread';
+  apply('create', 'namespace', name);
+  const fleet = stage.fleet(name);
+  const configuration = stage.configuration(name, [{ url: fleet.url, namespaces: [name], spec: ADOPT }]);
+  await stage.change(fleet, 'first', { [`${PATH}/cm.yaml`]: configMap(name, 'settings', { colour: 'blue' }) });
+  // `edit` has no roles.
+  apply('-n', name, 'create', 'rolebinding', 'editor', '--clusterrole=edit', '--user=nobody');
+  const open = await guide(fleet, configuration, '--kubeconfig', stage.controlPlane.kubeconfig('nobody'));
+  assert.equal(open.code, 2, open.stdout + open.stderr);
+  assert.match(open.stdout, /^ {5}1 {2}not in the cluster yet: created$/m);
+  assert.match(open.stdout, /not read: .*\bRole\b.*; use an account that may list these/);
+  assert.equal((await guide(fleet, configuration)).code, 0);
+});
